@@ -1,0 +1,216 @@
+"""Argument checks: every one raises with the argument's name, what came and what is accepted.
+
+Bad input fails here, on the host and before anything is compiled; nothing is clipped, cast or
+dropped. Facts between our own functions are chex assertions instead, where they stand.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def choice(name: str, value: Any, accepted: Iterable[str]) -> str:
+    """Returns `value` if it is one of the `accepted` strings.
+
+    Raises:
+      ValueError: otherwise; close matches are listed first.
+    """
+    accepted = sorted(accepted)
+    if isinstance(value, str) and value in accepted:
+        return value
+    close = difflib.get_close_matches(str(value), accepted, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    raise ValueError(f"{name} is {value!r}.{hint} Accepted: {', '.join(accepted)}.")
+
+
+def options(name: str, given: Iterable[str], accepted: Iterable[str]) -> None:
+    """Refuses unknown option names, listing close matches and all accepted ones."""
+    accepted = list(accepted)
+    for option in given:
+        choice(name, option, accepted)
+
+
+def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Returns `value` as an int if it is a whole number in [minimum, maximum].
+
+    Raises:
+      TypeError: if it is not a whole number (bools are not).
+      ValueError: if it is out of range.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number; got {value!r} ({type(value).__name__}).")
+    if value < minimum or (maximum is not None and value > maximum):
+        wanted = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name} must be {wanted}; got {value}.")
+    return int(value)
+
+
+def number(
+    name: str, value: Any, *, above: float = -math.inf, below: float = math.inf, closed: str = ""
+) -> float:
+    """Returns `value` as a float if it is finite and between `above` and `below`.
+
+    Args:
+      name: the argument's name.
+      value: what came.
+      above: the lower end, excluded unless "[" is in `closed`.
+      below: the upper end, excluded unless "]" is in `closed`.
+      closed: which ends belong to the accepted range: "", "[", "]" or "[]".
+
+    Raises:
+      TypeError: if it is not a real number.
+      ValueError: if it is not finite or out of range.
+    """
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real:
+        raise TypeError(f"{name} must be a number; got {value!r} ({type(value).__name__}).")
+    low = value >= above if "[" in closed else value > above
+    high = value <= below if "]" in closed else value < below
+    if not (math.isfinite(value) and low and high):
+        left, right = "[" if "[" in closed else "(", "]" if "]" in closed else ")"
+        raise ValueError(f"{name} must be in {left}{above}, {below}{right}; got {value}.")
+    return float(value)
+
+
+def image_shape(name: str, shape: Any) -> tuple[int, int, int]:
+    """Returns (H, W, C) if `shape` is three positive whole numbers."""
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise ValueError(f"{name} must be (height, width, channels); got {shape!r}.")
+    h, w, c = (integer(f"{name}[{i}]", s) for i, s in enumerate(shape))
+    return h, w, c
+
+
+def images(name: str, array: Any, *, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """Returns `array` as NumPy if it is images: [N, H, W, C], uint8 or model-unit floats.
+
+    Floats of images with more than one pixel must lie in [-1, 1]; 1x1xC arrays (toy data) are
+    only checked to be finite. Floats come back as float32.
+
+    Args:
+      name: the argument's name.
+      array: the images, N >= 1.
+      shape: (H, W, C) that they must have, if known.
+
+    Raises:
+      TypeError: if the dtype is neither uint8 nor floating.
+      ValueError: on a wrong rank, no images, another shape, non-finite or out-of-range values.
+    """
+    array = np.asarray(array)
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(
+            f"{name} must be uint8, or float in model units [-1, 1]; got dtype {array.dtype}."
+        )
+    if array.ndim != 4:
+        raise ValueError(
+            f"{name} must have shape [N, height, width, channels]; got rank {array.ndim}, "
+            f"shape {array.shape}."
+        )
+    if 0 in array.shape:
+        raise ValueError(f"{name} must hold at least one image; got shape {array.shape}.")
+    if shape is not None and array.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"{name} must be images of shape {tuple(shape)}; got {array.shape[1:]}."
+        )
+    if array.dtype == np.uint8:
+        return array
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name} holds NaN or infinite values; all must be finite.")
+    if array.shape[1] * array.shape[2] > 1 and (low < -1.0 or high > 1.0):
+        raise ValueError(
+            f"{name} must lie in [-1, 1] (float images are in model units; pass uint8 for "
+            f"0..255); got [{low:.4g}, {high:.4g}]."
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def labels(name: str, array: Any, num_rows: int, num_classes: int | None = None) -> np.ndarray:
+    """Returns class labels as int32 [num_rows], all in 0 .. num_classes - 1.
+
+    Raises:
+      TypeError: if the dtype is not an integer.
+      ValueError: on a wrong shape, or a label out of range (an embedding would give a silent NaN).
+    """
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{name} must be integers; got dtype {array.dtype}.")
+    if array.shape != (num_rows,):
+        raise ValueError(f"{name} must have shape ({num_rows},); got {array.shape}.")
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        top = "num_classes - 1" if num_classes is None else f"{num_classes - 1}"
+        raise ValueError(f"{name} must lie in 0 .. {top}; got {low} .. {high}.")
+    return array.astype(np.int32)
+
+
+def weights(name: str, array: Any, num_rows: int) -> np.ndarray:
+    """Returns weights as float64 [num_rows] that sum to 1.
+
+    Raises:
+      ValueError: on a wrong shape, a negative or non-finite weight, or all weights zero.
+    """
+    array = np.asarray(array, np.float64)
+    if array.shape != (num_rows,):
+        raise ValueError(f"{name} must have shape ({num_rows},); got {array.shape}.")
+    if not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(f"{name} must be finite and not negative; got {array.min()} as least.")
+    if array.sum() <= 0:
+        raise ValueError(f"{name} must not all be zero.")
+    return array / array.sum()
+
+
+def sigmas(name: str, array: Any) -> np.ndarray:
+    """Returns a grid of noise levels, float32 [T + 1], strictly decreasing and ending in 0.
+
+    Raises:
+      ValueError: if it is anything else.
+    """
+    array = np.asarray(array)
+    if array.ndim != 1 or len(array) < 2 or not np.issubdtype(array.dtype, np.number):
+        raise ValueError(
+            f"{name} must be a one-dimensional grid of at least two noise levels, the last 0; "
+            f"got shape {array.shape}, dtype {array.dtype}."
+        )
+    grid = array.astype(np.float32)
+    if not np.all(np.isfinite(grid)) or grid[-1] != 0 or np.any(np.diff(grid) >= 0):
+        raise ValueError(
+            f"{name} must decrease strictly to 0, for example noise.karras(18); got {array}."
+        )
+    return grid
+
+
+def levels(name: str, array: Any) -> np.ndarray:
+    """Returns noise levels a denoiser is defined at, float32 [T]: positive, decreasing, no 0.
+
+    The closing 0 of a sampling grid may be there and is left off.
+    """
+    array = np.atleast_1d(np.asarray(array, np.float32))
+    grid = array[:-1] if array.ndim == 1 and len(array) > 1 and array[-1] == 0 else array
+    if grid.ndim != 1 or not np.all(np.isfinite(grid)) or np.any(grid <= 0):
+        raise ValueError(f"{name} must be positive noise levels (a final 0 may follow); got {array}.")
+    if np.any(np.diff(grid) >= 0):
+        raise ValueError(f"{name} must decrease strictly; got {array}.")
+    return grid
+
+
+def key(name: str, value: Any) -> jax.Array:
+    """Returns `value` if it is one typed threefry key, as jax.random.key(seed) makes it.
+
+    Raises:
+      TypeError: otherwise. Raw uint32 keys and other generators are refused: the draws of a
+        vmapped rbg key depend on the batch, so that sample i would not be sample i.
+    """
+    typed = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not typed or value.shape != ():
+        raise TypeError(f"{name} must be one typed key, as jax.random.key(0) makes it; got {value!r}.")
+    kind = str(jax.random.key_impl(value))
+    if "threefry2x32" not in kind:
+        raise TypeError(
+            f"{name} must be a threefry2x32 key, whose draws do not depend on the batch; got {kind}. "
+            "Make it with jax.random.key(seed, impl='threefry2x32')."
+        )
+    return value

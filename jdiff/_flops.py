@@ -1,0 +1,63 @@
+"""FLOPs of a function, counted from the convolutions and matmuls of its jaxpr.
+
+A multiply-add counts as two. Scans count their body once a step, a `cond` its dearest branch, a
+`while` with an unknown trip count its body once. Elementwise work is left out, as is usual for
+model FLOPs. XLA's own cost analysis counts a scanned body once and misses library calls on GPUs.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+
+def count(function: Callable, *args: Any) -> int:
+    """FLOPs of `function(*args)`; `args` may be arrays or jax.ShapeDtypeStruct."""
+    return sum(flops for _, flops in _contractions(jax.make_jaxpr(function)(*args).jaxpr))
+
+
+def has_convolution(function: Callable, *args: Any) -> bool:
+    """Whether `function(*args)` runs a convolution anywhere."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return any(name == "conv_general_dilated" for name, _ in _contractions(jaxpr))
+
+
+def _contractions(jaxpr: Any) -> Iterator[tuple[str, int]]:
+    """Yields (primitive name, FLOPs) for each contraction, those in inner jaxprs scaled."""
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            yield name, _dot_flops(eqn)
+        elif name == "conv_general_dilated":
+            yield name, _conv_flops(eqn)
+        elif name == "cond":
+            branches = [list(_contractions(b.jaxpr)) for b in eqn.params["branches"]]
+            yield from max(branches, key=lambda found: sum(flops for _, flops in found))
+        else:
+            times = eqn.params["length"] if name == "scan" else 1
+            for inner in _inner_jaxprs(eqn.params):
+                for inner_name, flops in _contractions(inner):
+                    yield inner_name, times * flops
+
+
+def _inner_jaxprs(params: dict) -> Iterator[Any]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "eqns"):
+                yield item
+            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
+                yield item.jaxpr
+
+
+def _dot_flops(eqn: Any) -> int:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    lhs = eqn.invars[0].aval.shape
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[i] for i in contracted)
+
+
+def _conv_flops(eqn: Any) -> int:
+    # Each output element is a sum over the kernel's taps and its input channels.
+    kernel, spec = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec
+    per_output = math.prod(kernel) // kernel[spec[0]]
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * per_output
