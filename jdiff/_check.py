@@ -112,9 +112,7 @@ def images(name: str, array: Any, *, shape: tuple[int, int, int] | None = None) 
     if 0 in array.shape:
         raise ValueError(f"{name} must hold at least one image; got shape {array.shape}.")
     if shape is not None and array.shape[1:] != tuple(shape):
-        raise ValueError(
-            f"{name} must be images of shape {tuple(shape)}; got {array.shape[1:]}."
-        )
+        raise ValueError(f"{name} must be images of shape {tuple(shape)}; got {array.shape[1:]}.")
     if array.dtype == np.uint8:
         return array
     low, high = float(array.min()), float(array.max())
@@ -191,7 +189,9 @@ def levels(name: str, array: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(array, np.float32))
     grid = array[:-1] if array.ndim == 1 and len(array) > 1 and array[-1] == 0 else array
     if grid.ndim != 1 or not np.all(np.isfinite(grid)) or np.any(grid <= 0):
-        raise ValueError(f"{name} must be positive noise levels (a final 0 may follow); got {array}.")
+        raise ValueError(
+            f"{name} must be positive noise levels (a final 0 may follow); got {array}."
+        )
     if np.any(np.diff(grid) >= 0):
         raise ValueError(f"{name} must decrease strictly; got {array}.")
     return grid
@@ -206,11 +206,20 @@ def key(name: str, value: Any) -> jax.Array:
     """
     typed = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
     if not typed or value.shape != ():
-        raise TypeError(f"{name} must be one typed key, as jax.random.key(0) makes it; got {value!r}.")
+        raise TypeError(
+            f"{name} must be one typed key, as jax.random.key(0) makes it; got {value!r}."
+        )
     kind = str(jax.random.key_impl(value))
     if "threefry2x32" not in kind:
         raise TypeError(
-            f"{name} must be a threefry2x32 key, whose draws do not depend on the batch; got {kind}. "
-            "Make it with jax.random.key(seed, impl='threefry2x32')."
+            f"{name} must be a threefry2x32 key (jax.random.key(seed, impl='threefry2x32')), whose "
+            f"draws do not depend on the batch; got {kind}."
         )
     return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Returns `value` if it is True or False; raises TypeError otherwise (1 and "true" too)."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r} ({type(value).__name__}).")
+    return bool(value)

@@ -13,11 +13,9 @@ import numpy as np
 
 def to_model(x: Any) -> Any:
     """uint8 or model-unit floats -> float32 model units; NumPy stays NumPy, jax stays jax."""
-    if isinstance(x, np.ndarray):
-        return x.astype(np.float32) / np.float32(127.5) - np.float32(1) if x.dtype == np.uint8 else (
-            x.astype(np.float32, copy=False)
-        )
-    return x.astype(jnp.float32) / 127.5 - 1.0 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+    if x.dtype in (np.uint8, jnp.uint8):
+        return x.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return x.astype(np.float32)
 
 
 def to_unit(x: Any) -> Any:
@@ -28,7 +26,7 @@ def to_unit(x: Any) -> Any:
 
 
 def to_uint8(x: Any) -> np.ndarray:
-    """uint8 or model-unit floats -> uint8, rounded and clipped: for figures and files of pictures."""
+    """uint8 or model-unit floats -> uint8, rounded and clipped: for pictures."""
     x = np.asarray(x)
     if x.dtype == np.uint8:
         return x
