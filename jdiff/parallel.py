@@ -84,6 +84,12 @@ def sum_devices(tree: Any) -> Any:
     return jax.lax.psum(tree, AXIS)
 
 
+def wait_for_all(name: str) -> None:
+    """Waits until every process has come here; `name` says where."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def replicate(tree: Any) -> Any:
     """Places one copy on every local device, for arguments with in_axes None.
 
