@@ -84,6 +84,11 @@ def sum_devices(tree: Any) -> Any:
     return jax.lax.psum(tree, AXIS)
 
 
+def is_writer() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
 def wait_for_all(name: str) -> None:
     """Waits until every process has come here; `name` says where."""
     if jax.process_count() > 1:

@@ -1,0 +1,12 @@
+"""Rows in, figures and one self-contained HTML page out; nothing is computed here.
+
+A `Row` is one architecture: its record, as results.json has it, and its `Pictures`. `write` makes
+the page, `show` the same in a notebook, `table` the same as text.
+"""
+
+from jdiff.report.grid import write_grid
+from jdiff.report.inline import show, table
+from jdiff.report.page import render, write
+from jdiff.report.rows import SCHEMA, Pictures, Row, check
+
+__all__ = ["SCHEMA", "Pictures", "Row", "check", "render", "show", "table", "write", "write_grid"]

@@ -226,7 +226,7 @@ class _Run:
 
     def __init__(self, path: Any, config: dict):
         self._directory = RunDirectory(path)
-        if jax.process_index() == 0:
+        if parallel.is_writer():
             self._directory.claim(config)
         parallel.wait_for_all("claim")
         self._checkpoints = Checkpoints(self._directory.checkpoints)
@@ -235,13 +235,13 @@ class _Run:
         """The state to go on from, and the metrics lines up to there."""
         found = self._checkpoints.restore(state)
         step, state = (0, state) if found is None else found
-        if jax.process_index() == 0:
+        if parallel.is_writer():
             self._directory.cut_back(step)
         parallel.wait_for_all("cut back")
         return state, self._directory.lines()
 
     def metrics(self, lines: list[dict]) -> None:
-        if jax.process_index() == 0:
+        if parallel.is_writer():
             self._directory.append(lines)
 
     def save(self, step: int, state: Any) -> None:

@@ -45,10 +45,10 @@ class RunDirectory:
                 )
             _files.write_json(self._config, config)
             return
-        differences = _differences(self.config(), config)
-        if differences:
+        different = differences(self.config(), config)
+        if different:
             raise ValueError(
-                f"run_dir {self.path} belongs to another configuration: {'; '.join(differences)}. "
+                f"run_dir {self.path} belongs to another configuration: {'; '.join(different)}. "
                 "Choose another directory; nothing was changed."
             )
 
@@ -137,11 +137,12 @@ def _within(line: dict, step: int) -> bool:
     return line["step"] + ("loss" in line) <= step
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between two JSON values, a phrase each, entries named by their dotted path."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted(set(old) | set(new)):
             inner = f"{name}.{key}" if name else key
-            found += _differences(old.get(key), new.get(key), inner)
+            found += differences(old.get(key), new.get(key), inner)
         return found
     return [] if old == new else [f"{name} is {old!r} there and {new!r} here"]

@@ -1,0 +1,214 @@
+"""The command line: arguments -> dataclass -> one call; no logic of its own."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jdiff.study.config import Architecture, Budget
+from jdiff.study.presets import PRESETS
+from jdiff.training import TrainConfig
+
+
+def study(
+    name: Annotated[str, tyro.conf.Positional],
+    data: str | None = None,
+    architectures: tuple[str, ...] | None = None,
+    num_train: tuple[int, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+    budget: str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    num_samples: int | None = None,
+    sigmas: str | None = None,
+    solver: str | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
+    force: bool = False,
+    cache: bool = True,
+) -> None:
+    """Compare architectures on one data set and write a report.
+
+    Trains or fits each architecture, samples all of them from the same noise, measures whether
+    the samples are copies, creations or nonsense, and writes OUT/report.html and
+    OUT/results.json. Started again, it skips what is done. What is not given is the preset's.
+
+    Args:
+        name: A preset; "demo" needs no download and takes minutes on a laptop.
+        data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
+        architectures: Names with options, for example: optimal linear unet:width=16,skips=false.
+        num_train: Training-set sizes, for example: 100 1000.
+        seeds: Training seeds of networks.
+        budget: Training of each network: tiny, steps:N, seconds:N or flops:N.
+        batch_size: Training images a step.
+        learning_rate: Of AdamW.
+        num_samples: Samples of each architecture.
+        sigmas: Noise levels as GRID:STEPS, for example karras:18.
+        solver: ddim, heun, ddpm or dpmpp_2m.
+        seed: Of training subsets and of the starting noise.
+        out: Where results go; default runs/NAME.
+        data_dir: Where TFDS data sets lie.
+        download: Let TFDS prepare a data set that is not there (needs TensorFlow).
+        force: Start anew, removing what an earlier study wrote into OUT.
+        cache: Keep compiled programs in your cache folder for the next run.
+    """
+    import jdiff
+    from jdiff import _check
+
+    chosen = PRESETS[_check.choice("study", name, PRESETS)]
+    given = {
+        "data": data,
+        "architectures": architectures,
+        "num_train": num_train,
+        "seeds": seeds,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "num_samples": num_samples,
+        "sigmas": sigmas,
+        "solver": solver,
+        "seed": seed,
+    }
+    budget = budget or os.environ.get("JDIFF_BUDGET")
+    if budget == "tiny":
+        chosen = chosen.tiny()
+    elif budget is not None:
+        given["budget"] = Budget.parse(budget)
+    chosen = dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
+    out = out or Path("runs") / name
+    _use_cache(cache)
+    command = "jdiff " + " ".join(sys.argv[1:])
+    rows = jdiff.study.run(
+        chosen, out, data_dir=data_dir, download=download, force=force, command=command
+    )
+    print(jdiff.report.table(rows))
+    print(f"\nreport: {out / 'report.html'}")
+
+
+def train(
+    architecture: Annotated[str, tyro.conf.Positional],
+    data: str,
+    out: Path,
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),
+    num_train: int | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    download: bool = False,
+    force: bool = False,
+    cache: bool = True,
+) -> None:
+    """Train a network, or fit a closed form, into a run directory.
+
+    An interrupted training started again with the same arguments goes on from its last checkpoint.
+
+    Args:
+        architecture: A name with options, for example unet:width=32,levels=2 or linear.
+        data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
+        out: The run directory.
+        config: How a network is trained.
+        num_train: Train on this many images, drawn by the seed.
+        seed: Of the training subset, initialisation and batches.
+        data_dir: Where TFDS data sets lie.
+        download: Let TFDS prepare a data set that is not there (needs TensorFlow).
+        force: Remove a run that is there and start anew.
+        cache: Keep compiled programs in your cache folder for the next run.
+    """
+    from jdiff.study import single
+
+    _use_cache(cache)
+    print(
+        single.train(
+            Architecture.parse(architecture),
+            data,
+            out,
+            config,
+            num_train=num_train,
+            seed=seed,
+            data_dir=data_dir,
+            download=download,
+            force=force,
+        )
+    )
+
+
+def sample(
+    run: Annotated[Path, tyro.conf.Positional],
+    num: int = 64,
+    sigmas: str = "karras:18",
+    solver: str = "heun",
+    labels: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    force: bool = False,
+    cache: bool = True,
+) -> None:
+    """Sample a trained or fitted run: an npz of samples, and a PNG grid beside it.
+
+    Args:
+        run: A run directory, as `jdiff train` and studies make them.
+        num: How many samples.
+        sigmas: Noise levels as GRID:STEPS, for example karras:18.
+        solver: ddim, heun, ddpm or dpmpp_2m.
+        labels: A class for all samples, if the denoiser has classes.
+        seed: Of the noise; sample i depends on the seed and i alone.
+        out: The npz file; default drawn.npz in the run directory.
+        force: Replace a file that is there.
+        cache: Keep compiled programs in your cache folder for the next run.
+    """
+    from jdiff.study import single
+
+    _use_cache(cache)
+    print(
+        single.sample(
+            run,
+            num,
+            sigmas=sigmas,
+            solver=solver,
+            labels=labels,
+            seed=seed,
+            out=out,
+            force=force,
+        )
+    )
+
+
+def report(directory: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write a study's report.html again from its files.
+
+    Args:
+        directory: A study directory, for example runs/demo.
+    """
+    from jdiff.study import rebuild_report
+
+    print(f"report: {rebuild_report(directory)}")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line; bad input ends with one line on stderr and status 2."""
+    commands: dict[str, Any] = {"study": study, "train": train, "sample": sample, "report": report}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="jdiff",
+            description="What does a denoiser's architecture make a diffusion model generate: "
+            "copies, creations or nonsense?",
+            args=args,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"jdiff: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _use_cache(on: bool) -> None:
+    if on:
+        import jax
+        import platformdirs
+
+        folder = platformdirs.user_cache_path("jdiff") / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,296 @@
+"""Exact nearest neighbours, and membership in balls, among many references.
+
+The device lists, for each query, the references with the smallest lower bounds of the squared
+distance (shortlist.py). What the bounds cannot rule out is measured again, as float64 differences;
+where a list proves too short a longer one is made. So the answer is that of a float64 brute force,
+whatever the blocks, and nothing of size queries x references is held.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check, _pixels
+from jdiff.metrics import inputs, shortlist
+
+QUERIES = 1024  # at a time
+SPARE = 32  # candidates kept beyond those asked for; among near twins up to 19 were needed
+WIDEN = 8  # longer lists are rare and each length is compiled: few, large steps up to all
+
+
+class Neighbors(NamedTuple):
+    """Nearest references of n queries, nearest first.
+
+    Attributes:
+      distances: float64 [n, k], Euclidean.
+      indices: int [n, k] into the references; of equally near ones the smallest index first.
+    """
+
+    distances: np.ndarray
+    indices: np.ndarray
+
+
+def nearest(
+    queries: Any,
+    references: Any,
+    k: int,
+    *,
+    among: Any = None,
+    exclude_self: bool = False,
+    block_size: int | None = None,
+) -> Neighbors:
+    """The k nearest references of each query, exactly.
+
+    Args:
+      queries: images [n, H, W, C] (uint8 or unclipped model units) or features [n, d].
+      references: images [N, H, W, C] (uint8 or model units in [-1, 1]) or features [N, d]. Images
+        are compared on [0, 1], features as float32.
+      k: how many, from 1 to the number of references allowed.
+      among: indices of the references allowed, or None for all; `distinct(references)` leaves the
+        repeats out.
+      exclude_self: whether query i is reference i, and not its own neighbour.
+      block_size: references in a block, or None to choose; the answer does not depend on it.
+
+    Returns:
+      Neighbors.
+
+    Raises:
+      TypeError: on a dtype that is neither uint8 nor floating.
+      ValueError: on ranks or trailing shapes that differ, non-finite values, or a k too large.
+
+    Example:
+      >>> found = nearest(np.array([[0.9]]), np.array([[0.0], [1.0], [3.0]]), 2)
+      >>> found.indices, found.distances.round(2)
+      (array([[1, 0]]), array([[0.1, 0.9]]))
+    """
+    references = inputs.real("references", references)
+    queries = inputs.samples("queries", queries)
+    inputs.same_shape("references", references, queries=queries)
+    allowed = np.ones(len(references), bool)
+    if among is not None:
+        allowed[:] = False
+        allowed[np.asarray(among)] = True
+    if exclude_self and len(queries) != len(references):
+        raise ValueError(
+            "queries must be the references themselves when exclude_self is set; got "
+            f"{len(queries)} queries and {len(references)} references."
+        )
+    k = _check.integer("k", k)
+    available = int(allowed.sum()) - (1 if exclude_self else 0)
+    if k > available:
+        kind = "references" if among is None else "references in among"
+        others = " other than the query itself" if exclude_self else ""
+        raise ValueError(f"k must be at most {available}, the number of {kind}{others}; got {k}.")
+
+    def settle(found: _Found) -> tuple[np.ndarray, list[np.ndarray]]:
+        # At least k references lie within the k-th upper bound; whatever lies surely beyond it
+        # is none of the k nearest.
+        kth = np.partition(found.upper, k - 1, axis=1)[:, k - 1 : k]
+        settled = found.complete | (found.lower[:, -1:] > kth)[:, 0]
+        possible = (found.lower <= kth) & (found.lower < np.inf)
+        squares = found.exact(possible & settled[:, None])
+        order = np.lexsort((found.indices, squares), axis=-1)[:, :k]
+        return settled, [np.take_along_axis(x, order, 1) for x in (squares, found.indices)]
+
+    search = _Search(references, allowed, np.zeros(len(references)), block_size)
+    squares, indices = search.run(queries, k + SPARE, settle, exclude_self=exclude_self)
+    return Neighbors(np.sqrt(squares), indices)
+
+
+def inside_balls(
+    queries: Any, references: Any, radii: Any, *, block_size: int | None = None
+) -> np.ndarray:
+    """Whether each query lies in the ball of radius radii[j] around some reference j, exactly.
+
+    Args:
+      queries: as in `nearest`, n of them.
+      references: as in `nearest`, N of them.
+      radii: [N] Euclidean, not negative; a point on the sphere is inside.
+      block_size: as in `nearest`.
+
+    Returns:
+      bool [n].
+
+    Raises:
+      TypeError: on a dtype that is neither uint8 nor floating.
+      ValueError: on ranks or shapes that differ, non-finite values or a negative radius.
+    """
+    references = inputs.real("references", references)
+    queries = inputs.samples("queries", queries)
+    inputs.same_shape("references", references, queries=queries)
+    radii = np.asarray(radii, np.float64)
+    if radii.shape != (len(references),) or not np.all((radii >= 0) & np.isfinite(radii)):
+        raise ValueError(
+            f"radii must be {len(references)} finite numbers >= 0, one a reference; "
+            f"got shape {radii.shape}."
+        )
+
+    def settle(found: _Found) -> tuple[np.ndarray, list[np.ndarray]]:
+        # Bounds of |q - r|^2 - radius^2.
+        lower, upper = found.lower + found.shift, found.upper + found.shift
+        surely = np.any(upper <= 0, axis=1)
+        distances = np.sqrt(found.exact((lower <= 0) & ~surely[:, None]))
+        inside = surely | np.any(distances <= radii[found.indices], axis=1)
+        return inside | found.complete | (lower[:, -1] > 0), [inside]
+
+    allowed = np.ones(len(references), bool)
+    search = _Search(references, allowed, -np.square(radii), block_size)
+    return search.run(queries, SPARE, settle)[0]
+
+
+def distinct(references: Any) -> np.ndarray:
+    """Indices of the references that repeat no earlier one exactly, in order.
+
+    With a repeat in the training set the two nearest distances of a copy are equal, and d1/d2 = 1
+    hides it.
+
+    Args:
+      references: images [N, H, W, C] or features [N, d].
+
+    Returns:
+      int [M], M <= N.
+
+    Example:
+      >>> distinct(np.array([[1.0], [2.0], [1.0]]))
+      array([0, 1])
+    """
+    references = inputs.real("references", references)
+    rows = references.reshape(len(references), -1)
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(rows):
+        # + 0.0: -0.0 equals 0.0 but has other bytes. 128 bits: no two rows collide by chance.
+        row = row if row.dtype == np.uint8 else row + np.float32(0)
+        first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
+    return np.fromiter(first.values(), int)
+
+
+class _Found(NamedTuple):
+    """Candidates of m queries: bounds of |q - r|^2 + offset - shift, by growing lower bound."""
+
+    lower: np.ndarray  # float64 [m, width]; inf where the reference is not allowed
+    upper: np.ndarray
+    shift: np.ndarray  # float64 [m, 1]
+    indices: np.ndarray  # int [m, width]
+    complete: bool  # whether every reference is listed
+    exact: Callable[[np.ndarray], np.ndarray]  # mask -> float64 |q - r|^2, inf outside the mask
+
+
+class _Search:
+    """The references on the device, and the loop that lengthens the lists."""
+
+    def __init__(
+        self,
+        references: np.ndarray,
+        allowed: np.ndarray,
+        offsets: np.ndarray,
+        block_size: int | None,
+    ):
+        self.images = references.ndim == 4
+        self.rows = references.reshape(len(references), -1)
+        num, dim = self.rows.shape
+        # About 12 MB of floats a block: at 3,072 values a row twice as fast on a CPU as 50 MB.
+        default = min(4096, max(256, 3 * 2**20 // dim))
+        size = default if block_size is None else _check.integer("block_size", block_size)
+        self.block = min(num, size)
+        # Any centre is right. One near the mean keeps |a| and |b|, and so the bound, small.
+        sample = self._floats(self.rows[:: max(1, num // 2048)])
+        self.centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.allowed, self.offsets = allowed, offsets
+        rows, centre = jnp.asarray(self.rows), jnp.asarray(self.centre)
+        squares = shortlist.squares(rows, centre, self.block, self.images)
+        self.norms = np.sqrt(np.asarray(squares, np.float64))
+        offsets_f32 = jnp.asarray(offsets, jnp.float32)
+        self.device = (rows, squares, jnp.asarray(allowed), offsets_f32, centre)
+
+    def run(
+        self, queries: np.ndarray, width: int, settle: Callable, *, exclude_self: bool = False
+    ) -> list[np.ndarray]:
+        """Calls `settle` on ever longer lists until each query is settled; gathers its results."""
+        own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
+        parts = []
+        for start in range(0, len(queries), QUERIES):
+            part = slice(start, start + QUERIES)
+            points = inputs.flat(queries[part])
+            parts.append(self._run(points, own[part], width, settle, min(QUERIES, len(queries))))
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _run(
+        self, points: np.ndarray, own: np.ndarray, width: int, settle: Callable, pad: int
+    ) -> list[np.ndarray]:
+        results: list[np.ndarray] = []
+        pending = np.arange(len(points))
+        while len(pending):
+            remaining = []
+            for ids, found in self._lists(points, own, pending, width, pad):
+                settled, values = settle(found)
+                if not results:
+                    results = [np.empty((len(points), *v.shape[1:]), v.dtype) for v in values]
+                for result, value in zip(results, values, strict=True):
+                    result[ids[settled]] = value[settled]
+                remaining.append(ids[~settled])
+            pending = np.concatenate(remaining)
+            width *= WIDEN
+        return results
+
+    def _lists(
+        self, points: np.ndarray, own: np.ndarray, pending: np.ndarray, width: int, pad: int
+    ) -> Iterator[tuple[np.ndarray, _Found]]:
+        """Yields (which queries, their list): one from the device, or lists of everything."""
+        num = len(self.rows)
+        if width < num:
+            yield pending, self._from_device(points[pending], own[pending], width, pad)
+            return
+        for ids in np.array_split(pending, max(1, len(pending) * num // 2**22)):
+            indices = np.broadcast_to(np.arange(num), (len(ids), num))
+            usable = self.allowed & (indices != own[ids, None])
+            lower, upper = np.where(usable, -np.inf, np.inf), np.full(indices.shape, np.inf)
+            exact = functools.partial(self._exact, points[ids], indices)
+            yield ids, _Found(lower, upper, np.zeros((len(ids), 1)), indices, True, exact)
+
+    def _from_device(self, points: np.ndarray, own: np.ndarray, width: int, pad: int) -> _Found:
+        a = points.astype(np.float64) - self.centre
+        a_squares = np.square(a).sum(axis=1, keepdims=True)
+        a_norms = np.sqrt(a_squares)
+        fill = pad - len(points)  # one shape, one compilation
+        # A sum that overflows float32 makes a bound that is not finite: nothing is settled by it,
+        # and the query is measured against everything in float64.
+        with np.errstate(over="ignore", invalid="ignore"):
+            lower, indices = shortlist.shortlist(
+                jnp.asarray(np.pad(points, ((0, fill), (0, 0)))),
+                jnp.asarray(np.pad(a_norms[:, 0].astype(np.float32), (0, fill))),
+                jnp.asarray(np.pad(own, (0, fill), constant_values=-1), jnp.int32),
+                *self.device,
+                width=width,
+                block=self.block,
+                images=self.images,
+            )
+            lower = np.asarray(lower, np.float64)[: len(points)]
+            indices = np.asarray(indices)[: len(points)].astype(int)
+            rounding = shortlist.rounding(
+                a_norms,
+                self.norms[indices],
+                np.sqrt(np.square(self.centre, dtype=np.float64).sum()),
+                self.offsets[indices],
+                points.shape[1],
+            )
+            upper = lower + 2 * rounding
+        exact = functools.partial(self._exact, points, indices)
+        return _Found(lower, upper, a_squares, indices, False, exact)
+
+    def _exact(self, points: np.ndarray, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        squares = np.full(indices.shape, np.inf)
+        rows, columns = np.nonzero(mask)
+        step = max(1, 2**16 // points.shape[1])  # differences that stay in the processor's cache
+        for start in range(0, len(rows), step):
+            i, j = rows[start : start + step], columns[start : start + step]
+            others = self._floats(self.rows[indices[i, j]])
+            differences = np.subtract(points[i], others, dtype=np.float64)
+            squares[i, j] = np.einsum("nd,nd->n", differences, differences)
+        return squares
+
+    def _floats(self, rows: np.ndarray) -> np.ndarray:
+        return _pixels.to_unit(rows) if self.images else rows

@@ -1,0 +1,114 @@
+"""The device's part of exact nearest neighbours: the smallest lower bounds of squared distances.
+
+|q - r|^2 - |a|^2 = |b|^2 - 2 a.b, with a = q - m, b = r - m for any centre m. A scan over blocks
+of references takes it by float32 matmul, subtracts a bound of the rounding, and keeps the smallest.
+References stay as they lie in memory (uint8) and become floats one block at a time.
+The bound is the standard one for sums of products, dim u |a||b|: Higham 2002, Accuracy and
+Stability of Numerical Algorithms, section 3.1.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdiff import _exact, _pixels
+
+
+def rounding(a_norm: Any, b_norm: Any, centre_norm: Any, offset: Any, dim: int) -> Any:
+    """A bound of the error of |b|^2 - 2 a.b + offset in float32, for jax and NumPy alike.
+
+    Sums of dim products (2^-23 is twice the unit roundoff, which leaves room for the bfloat16
+    passes of a TPU), the conversion of q and r and their centring, and underflow.
+    """
+    sums = (dim + 32) * b_norm * (b_norm + 2 * a_norm)
+    conversion = 8 * centre_norm * (a_norm + b_norm)
+    return 2.0**-23 * (sums + conversion + 4 * abs(offset)) + dim * 2.0**-120
+
+
+def _block(references: jax.Array, centre: jax.Array, start: Any, block: int, images: bool) -> Any:
+    rows = jax.lax.dynamic_slice_in_dim(references, start, block)
+    rows = (_pixels.to_unit(rows) if images else rows) - centre[None]
+    # Without the barrier the conversion may be fused into the matmul and run once a query tile.
+    return jax.lax.optimization_barrier(rows)
+
+
+def _starts(num: int, block: int) -> jax.Array:
+    """First rows of the blocks. The last block ends at the last row and overlaps its neighbour."""
+    return jnp.minimum(jnp.arange(-(-num // block)) * block, num - block)
+
+
+@functools.partial(jax.jit, static_argnames=("block", "images"))
+def squares(references: jax.Array, centre: jax.Array, block: int, images: bool) -> jax.Array:
+    """|r - centre|^2 of every reference, [N]."""
+
+    def step(sums: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        b = _block(references, centre, start, block, images)
+        return jax.lax.dynamic_update_slice(sums, jnp.sum(b * b, axis=1), (start,)), None
+
+    num = len(references)
+    return jax.lax.scan(step, jnp.zeros(num, jnp.float32), _starts(num, block))[0]
+
+
+@functools.partial(jax.jit, static_argnames=("width", "block", "images"))
+def shortlist(
+    queries: jax.Array,
+    a_norms: jax.Array,
+    own: jax.Array,
+    references: jax.Array,
+    squares: jax.Array,
+    allowed: jax.Array,
+    offsets: jax.Array,
+    centre: jax.Array,
+    *,
+    width: int,
+    block: int,
+    images: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """The `width` smallest lower bounds of |b|^2 - 2 a.b + offset, and their references.
+
+    Q queries, N references, D values.
+
+    Args:
+      queries: float32 [Q, D], converted.
+      a_norms: [Q], |query - centre|.
+      own: int32 [Q], the reference each query may not find, or -1.
+      references: [N, D] as they lie in memory: uint8 stays uint8.
+      squares: [N], |reference - centre|^2.
+      allowed: bool [N].
+      offsets: [N], added to the squared distances.
+      centre: [D].
+      width: how many are kept, at most N.
+      block: references a step, at most N.
+      images: whether references are converted to [0, 1].
+
+    Returns:
+      Lower bounds [Q, width], growing, and int32 indices [Q, width]; where fewer are allowed the
+      bounds end in inf.
+    """
+    num, dim = references.shape
+    a = queries - centre[None]
+    centre_norm = jnp.sqrt(jnp.sum(centre * centre))
+    slice_of = lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, block)[None]
+
+    def step(
+        best: tuple[jax.Array, jax.Array], place: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        start, first_new = place
+        b = _block(references, centre, start, block, images)
+        b_squares, offset = slice_of(squares, start), slice_of(offsets, start)
+        value = b_squares - 2 * _exact.einsum("qd,bd->qb", a, b) + offset
+        value -= rounding(a_norms[:, None], jnp.sqrt(b_squares), centre_norm, offset, dim)
+        rows = (start + jnp.arange(block))[None]
+        usable = slice_of(allowed, start) & (rows >= first_new) & (rows != own[:, None])
+        # The best so far stand in front: a partial sort then moves almost nothing.
+        values = jnp.concatenate([best[0], jnp.where(usable, value, jnp.inf)], axis=1)
+        smallest, at = jax.lax.top_k(-values, width)
+        old = jnp.take_along_axis(best[1], jnp.minimum(at, width - 1), axis=1)
+        return (-smallest, jnp.where(at < width, old, start + at - width)), None
+
+    shape = (len(queries), width)
+    empty = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+    places = _starts(num, block), jnp.arange(-(-num // block)) * block
+    return jax.lax.scan(step, empty, places)[0]

@@ -1,0 +1,222 @@
+"""What a study is: data, architectures, sizes, seeds, budget; frozen, all kept in study.json."""
+
+import dataclasses
+import re
+from typing import Any
+
+from jdiff import _check, networks, noise
+from jdiff.data import ImageData
+from jdiff.denoisers import Denoiser, LinearDenoiser, OptimalDenoiser
+from jdiff.denoisers.network import PRECONDITIONINGS
+from jdiff.sampling.solvers import SOLVERS
+
+
+def _fit_optimal(data: ImageData, *, labels: bool = False) -> Denoiser:
+    return OptimalDenoiser.fit(data.images, data.weights, data.labels if labels else None)
+
+
+def _fit_linear(data: ImageData, *, rank: int | None = None) -> Denoiser:
+    return LinearDenoiser.fit(data.images, rank=rank, weights=data.weights)
+
+
+# Closed forms by name: how they are fitted, and the options that a string may give.
+CLOSED_FORMS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "optimal": (_fit_optimal, ("labels",)),
+    "linear": (_fit_linear, ("rank",)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One architecture, as a string `name[:option=value,...]` names it everywhere.
+
+    Attributes:
+      name: a closed form or a network.
+      options: (option, value) pairs, in order.
+      label: what reports call it; the string itself unless given.
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        """Fills the label and refuses unknown names and options."""
+        _check.choice("architecture", self.name, [*CLOSED_FORMS, *networks.NETWORKS])
+        if self.name in CLOSED_FORMS:
+            accepted = CLOSED_FORMS[self.name][1]
+            _check.options(f"option of {self.name}", dict(self.options), accepted)
+        elif "preconditioning" in dict(self.options):
+            preconditioning = dict(self.options)["preconditioning"]
+            _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
+        if not self.label:
+            spelled = ",".join(f"{name}={_spell(value)}" for name, value in self.options)
+            object.__setattr__(self, "label", f"{self.name}:{spelled}" if spelled else self.name)
+
+    @classmethod
+    def parse(cls, spec: str) -> "Architecture":
+        """Reads `name[:option=value,...]`; values are true, false, none, numbers or words.
+
+        Raises:
+          ValueError: on an unknown name, an unknown option of a closed form, or a pair without =.
+
+        Example:
+          >>> Architecture.parse("unet:width=16,skips=false").options
+          (('width', 16), ('skips', False))
+        """
+        name, _, rest = spec.partition(":")
+        options = []
+        for pair in filter(None, rest.split(",")):
+            option, equals, value = pair.partition("=")
+            if not equals:
+                raise ValueError(
+                    f"architecture must read name:option=value,...; got {pair!r} in {spec!r}."
+                )
+            options.append((option.strip(), _value(value.strip())))
+        names = [option for option, _ in options]
+        repeated = sorted({option for option in names if names.count(option) > 1})
+        if repeated:
+            raise ValueError(f"architecture names {repeated[0]!r} twice in {spec!r}.")
+        return cls(name.strip(), tuple(options))
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether it is fitted, not trained."""
+        return self.name in CLOSED_FORMS
+
+    @property
+    def slug(self) -> str:
+        """The label as a folder's name."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.label)
+
+    @property
+    def preconditioning(self) -> str | None:
+        """The preconditioning that the string names, None for the network's own."""
+        return dict(self.options).get("preconditioning")
+
+    def network(self, image_shape: tuple[int, int, int]) -> Any:
+        """The linen module, for images of this shape."""
+        options = {k: v for k, v in self.options if k != "preconditioning"}
+        return networks.create(self.name, image_shape, **options)
+
+    def fit(self, data: ImageData) -> Denoiser:
+        """The closed form, fitted."""
+        return CLOSED_FORMS[self.name][0](data, **dict(self.options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long every network of a study trains.
+
+    Seconds and FLOPs become steps before training starts, so that a resumed run is identical.
+
+    Attributes:
+      amount: how much.
+      unit: "steps", "seconds" (of training on this machine, compilation apart) or "flops" (model
+        FLOPs of training: three times the forward pass of every image).
+      image_shape: with unit steps, the images that `amount` is meant for: on larger ones the steps
+        are divided by the ratio of the network's FLOPs an image. None takes `amount` as it is.
+    """
+
+    amount: float
+    unit: str = "steps"
+    image_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses unknown units and amounts that are not positive."""
+        _check.choice("budget unit", self.unit, ("steps", "seconds", "flops"))
+        _check.number("budget amount", self.amount, above=0)
+
+    @classmethod
+    def parse(cls, spec: str) -> "Budget":
+        """Reads UNIT:AMOUNT, for example steps:2000, seconds:60 or flops:1e12.
+
+        Raises:
+          ValueError: on another unit, or an amount that is not a positive number.
+        """
+        unit, _, amount = spec.partition(":")
+        try:
+            return cls(float(amount), unit)
+        except ValueError as error:
+            raise ValueError(
+                f"budget must read tiny, steps:N, seconds:N or flops:N; got {spec!r} ({error})"
+            ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A comparison of architectures on one data set, from one noise.
+
+    Attributes:
+      name: what it is called.
+      data: a data set as `jdiff.data.load` reads it.
+      architectures: strings as `Architecture.parse` reads them.
+      num_train: training-set sizes; None is the whole set.
+      seeds: training seeds: initialisation and batches. The training subset and the starting
+        noise belong to `seed`, so that they are the same in all rows.
+      budget: how long networks train.
+      batch_size: of training.
+      learning_rate: of training.
+      num_samples: samples a row, all rows from the same noise.
+      sigmas: the sampling grid, NAME:STEPS.
+      solver: a solver's name.
+      seed: of training subsets and starting noise.
+    """
+
+    name: str
+    data: str = "digits"
+    architectures: tuple[str, ...] = ("optimal", "linear", "unet", "mlp")
+    num_train: tuple[int | None, ...] = (None,)
+    seeds: tuple[int, ...] = (0,)
+    budget: Budget = Budget(2000)
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    num_samples: int = 360
+    sigmas: str = "karras:18"
+    solver: str = "heun"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be run, before anything is."""
+        for name in ("architectures", "num_train", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise ValueError(f"{name} must not be empty.")
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"{name} names {repeated[0]} more than once.")
+        self.parsed()
+        for n in self.num_train:
+            if n is not None:
+                _check.integer("num_train", n, minimum=2)
+        for seed in (*self.seeds, self.seed):
+            _check.integer("seed", seed, minimum=0)
+        _check.integer("batch_size", self.batch_size)
+        _check.integer("num_samples", self.num_samples, minimum=20)  # Fréchet needs ten parts
+        _check.number("learning_rate", self.learning_rate, above=0)
+        noise.parse_grid(self.sigmas)
+        _check.choice("solver", self.solver, SOLVERS)
+
+    def parsed(self) -> tuple[Architecture, ...]:
+        """The architectures, parsed."""
+        return tuple(Architecture.parse(spec) for spec in self.architectures)
+
+    def tiny(self) -> "Study":
+        """The same study at a budget that only shows that it runs."""
+        return dataclasses.replace(self, budget=Budget(60), num_samples=64)
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _spell(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

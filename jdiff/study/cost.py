@@ -1,0 +1,109 @@
+"""What a study costs, said before it starts; and budgets as numbers of steps."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdiff import networks, noise, parallel, training
+from jdiff.data import ImageData
+from jdiff.sampling.solvers import SOLVERS
+from jdiff.study.config import Architecture, Budget, Study
+from jdiff.training import TrainConfig
+
+# A gradient step costs about three forward passes.
+FORWARDS_A_STEP = 3
+# For the estimate alone: what a network reaches of a matmul's FLOP/s, seconds to compile a row's
+# programs, and the least time of a step or an evaluation. Rough on purpose, and said to be.
+_SHARE, _COMPILE_SECONDS, _LEAST_STEP, _LEAST_EVALUATION = 0.2, 12.0, 2e-3, 1e-3
+
+
+def steps(
+    budget: Budget, architecture: Architecture, data: ImageData, batch_size: int, **config: Any
+) -> int:
+    """The training steps that a budget buys an architecture on a data set, at least 1.
+
+    Args:
+      budget: steps, seconds or FLOPs.
+      architecture: a network.
+      data: the training set; only its shape matters, except for a budget in seconds, for which
+        twelve steps are timed.
+      batch_size: images a step.
+      **config: what else `TrainConfig` is given.
+    """
+    if budget.unit == "steps":
+        ratio = 1.0
+        if budget.image_shape is not None:
+            here, there = (
+                networks.flops_per_image(networks.create(architecture.name, shape), shape)
+                for shape in (data.image_shape, budget.image_shape)
+            )
+            ratio = max(1.0, here / there)
+        return max(1, round(budget.amount / ratio))
+    network = architecture.network(data.image_shape)
+    if budget.unit == "flops":
+        flops = networks.flops_per_image(network, data.image_shape)
+        return max(1, int(budget.amount / (FORWARDS_A_STEP * flops * batch_size)))
+    trial = TrainConfig(steps=12, batch_size=batch_size, eval_examples=1, **config)
+    result = training.train(network, data, trial, key=jax.random.key(0), progress=False)
+    assert result.images_per_s is not None  # twelve steps are more than one
+    return max(1, int(budget.amount * result.images_per_s / batch_size))
+
+
+def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> str:
+    """One paragraph: rows, steps, samples, NFE and a rough time.
+
+    Args:
+      study: what will run.
+      plan: its rows.
+      configs: the TrainConfig of each row that trains.
+      flops: forward FLOPs an image of each row.
+    """
+    grid = noise.parse_grid(study.sigmas)
+    nfe = SOLVERS[study.solver].nfe(len(grid) - 1)
+    rate = _matmul_rate() * parallel.num_devices()
+    seconds = 0.0
+    for entry in plan:
+        seconds += _COMPILE_SECONDS
+        evaluations = study.num_samples * nfe
+        seconds += max(evaluations * flops[entry] / rate, nfe * _LEAST_EVALUATION)
+        if entry in configs:
+            config = configs[entry]
+            step = FORWARDS_A_STEP * flops[entry] * config.batch_size / (_SHARE * rate)
+            seconds += config.steps * max(step, _LEAST_STEP)
+    trained = {
+        f"{entry[0].label} {configs[entry].steps:,} steps of {study.batch_size} images"
+        for entry in plan
+        if entry in configs
+    }
+    training_text = f"trains {'; '.join(sorted(trained))}; " if trained else "trains nothing; "
+    return (
+        f"{study.name}: {len(plan)} rows on {study.data}; {training_text}draws {study.num_samples} "
+        f"samples a row from one noise, {nfe} denoiser evaluations each ({study.solver}, "
+        f"{study.sigmas}). Roughly {duration(seconds)} on {jax.device_count()} "
+        f"{jax.devices()[0].platform} device(s), guessed from FLOPs, if nothing is done yet."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: '45 s', '3 min 20 s', '2 h 5 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _matmul_rate(n: int = 768) -> float:
+    """FLOP/s of one device's matmul, best of three."""
+    multiply, a = jax.jit(jnp.matmul), jnp.ones((n, n))
+    multiply(a, a).block_until_ready()
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        multiply(a, a).block_until_ready()
+        times.append(time.perf_counter() - started)
+    return 2 * n**3 / min(times)

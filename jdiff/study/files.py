@@ -1,0 +1,194 @@
+"""The files of a study directory, written and read in one place.
+
+study.json, results.json, report.html, data.npz, and runs/<label>-n<N>-s<seed>/ with row.json,
+samples.npz, neighbors.npz and what training keeps there.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+import numpy as np
+import optax
+
+import jdiff
+from jdiff import _files, report
+from jdiff.data import ImageData
+from jdiff.report import Pictures, Row
+from jdiff.study.config import Architecture, Study
+from jdiff.training.rundir import RunDirectory, as_arrays, differences
+
+_SHOWN = 32  # real images of each kind that a report may show
+# Adding to these adds rows to a study; anything else that differs makes it another one.
+_GROWS = ("architectures", "num_train", "seeds")
+
+
+class StudyDirectory:
+    """A directory that holds one study."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    def run(self, architecture: Architecture, num_train: int, seed: int) -> Path:
+        """Where a row's files lie."""
+        return self.path / "runs" / f"{architecture.slug}-n{num_train}-s{seed}"
+
+    def claim(self, study: Study, data: ImageData, *, force: bool = False) -> None:
+        """Makes the directory that of `study`, or checks that it is.
+
+        Args:
+          study: the study.
+          data: its whole data set.
+          force: removes what an earlier study wrote here.
+
+        Raises:
+          ValueError: if it belongs to another study, naming the differences, or to none.
+        """
+        file = self.path / "study.json"
+        described = _files.plain(
+            {
+                "schema": report.SCHEMA,
+                "study": dataclasses.asdict(study),
+                "data": {"name": data.name, "fingerprint": data.fingerprint()},
+            }
+        )
+        if file.exists() and force:
+            shutil.rmtree(self.path / "runs", ignore_errors=True)
+            for name in ("study.json", "results.json", "report.html", "data.npz"):
+                (self.path / name).unlink(missing_ok=True)
+        if not file.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise ValueError(
+                    f"out_dir {self.path} holds files but no study.json, so it is not a study; "
+                    "choose an empty or new directory."
+                )
+        else:
+            found = _read_json(file)
+            fixed = lambda whole: {
+                **whole,
+                "study": {k: v for k, v in whole.get("study", {}).items() if k not in _GROWS},
+            }
+            different = differences(fixed(found), fixed(described))
+            if different:
+                raise ValueError(
+                    f"out_dir {self.path} belongs to another study: {'; '.join(different)}. "
+                    "Choose another directory with --out, or start anew with --force; nothing was "
+                    "changed."
+                )
+        _files.write_json(file, described)
+        _files.write_arrays(
+            self.path / "data.npz",
+            images=data.images[:_SHOWN],
+            held_out=data.held_out[:_SHOWN],
+            num_train=data.num_train,
+            num_held_out=len(data.held_out),
+        )
+
+    def write_report(self, results: dict, rows: list[Row]) -> None:
+        """Writes results.json and report.html."""
+        _files.write_json(self.path / "results.json", results)
+        self.render(results, rows)
+
+    def render(self, results: dict, rows: list[Row]) -> Path:
+        """Writes report.html from rows alone; returns its path."""
+        arrays = _files.read_arrays(self.path / "data.npz")
+        about = {
+            "name": results["study"]["data"],
+            "num_train": int(arrays["num_train"]),
+            "num_held_out": int(arrays["num_held_out"]),
+            "image_shape": arrays["images"].shape[1:],
+            "images": arrays["images"],
+            "held_out": arrays["held_out"],
+        }
+        report.write(self.path / "report.html", results, rows, data=about)
+        return self.path / "report.html"
+
+    def row(self, record: dict) -> Row:
+        """A record with the pictures that its files hold."""
+        failed = record["status"] == "failed"
+        return Row(record, None if failed else load_pictures(self.path, record))
+
+    def results(self) -> dict:
+        """What results.json says.
+
+        Raises:
+          FileNotFoundError: if there is none: it is no study, or none that has finished.
+          ValueError: if it cannot be read, or is of another schema.
+        """
+        file = self.path / "results.json"
+        if not file.exists():
+            raise FileNotFoundError(f"{self.path} has no results.json: no study finished there.")
+        results = _read_json(file)
+        report.check(results)
+        return results
+
+
+def rebuild_report(path: str | os.PathLike) -> Path:
+    """Writes a study's report.html again from its files; returns its path.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is no readable study at `path`.
+    """
+    directory = StudyDirectory(path)
+    results = directory.results()
+    return directory.render(results, [directory.row(record) for record in results["rows"]])
+
+
+def begun_steps(run_dir: str | os.PathLike) -> int | None:
+    """The training steps that a run was begun with; None if it was not."""
+    run = RunDirectory(run_dir)
+    return run.config()["train"]["steps"] if (run.path / "config.json").exists() else None
+
+
+def read_row(run_dir: Path) -> tuple[dict, dict] | None:
+    """The settings and the record in row.json; None if there is none."""
+    file = run_dir / "row.json"
+    if not file.exists():
+        return None
+    found = _read_json(file)
+    return found["settings"], found["record"]
+
+
+def write_row(run_dir: Path, settings: dict, record: dict) -> None:
+    """Writes row.json, which marks the row as done."""
+    _files.write_json(run_dir / "row.json", {"settings": settings, "record": record})
+
+
+def load_pictures(study_path: Path, record: dict) -> Pictures:
+    """What a row's figures draw, from its files."""
+    run_dir = (study_path / record["samples"]).parent
+    samples = _files.read_arrays(run_dir / "samples.npz")
+    neighbors = _files.read_arrays(run_dir / "neighbors.npz")
+    history = as_arrays(RunDirectory(run_dir).lines())
+    trained = len(history["step"]) > 0
+    return Pictures(samples["images"], **neighbors, history=history if trained else None)
+
+
+def device() -> str:
+    """The devices of this run in words."""
+    first = jax.devices()[0]
+    kind = first.device_kind
+    if first.platform == "cpu":
+        kind = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return f"{jax.device_count()} x {kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    modules = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "optax": optax, "numpy": np}
+    found = {"jdiff": jdiff.__version__, "python": platform.python_version()}
+    return found | {name: module.__version__ for name, module in modules.items()}
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}.") from None

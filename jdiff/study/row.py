@@ -1,0 +1,247 @@
+"""One row of a study: train or fit, sample, measure, judge."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _files, metrics, networks, noise, parallel, sampling, training
+from jdiff._flops import count as count_flops
+from jdiff.data import ImageData
+from jdiff.denoisers import Denoiser, OptimalDenoiser
+from jdiff.sampling.solvers import SOLVERS
+from jdiff.study.config import Architecture, Study
+from jdiff.study.cost import FORWARDS_A_STEP
+from jdiff.study.saved import save
+from jdiff.training import TrainConfig
+
+# Folded into the study's seed: the training subset and the starting noise belong to the study.
+SUBSET, NOISE = 0, 1
+
+
+def study_key(study: Study, purpose: int) -> jax.Array:
+    """The study's key for a purpose."""
+    return jax.random.fold_in(jax.random.key(study.seed, impl="threefry2x32"), purpose)
+
+
+class Reference:
+    """What all rows on one training set share: the optimal samples and the real images' numbers."""
+
+    def __init__(self, study: Study, data: ImageData):
+        self._study, self.data = study, data
+
+    @functools.cached_property
+    def optimal_samples(self) -> np.ndarray:
+        """The Bayes-optimal denoiser's samples from the study's noise."""
+        optimal = OptimalDenoiser.fit(self.data.images, self.data.weights)
+        return draw(self._study, optimal)[0]
+
+    @functools.cached_property
+    def held_out_neighbors(self) -> metrics.NearestTwo:
+        """Held-out images' nearest training images."""
+        return metrics.nearest_two(self.data.held_out, self.data.images)
+
+    @functools.cached_property
+    def radii(self) -> np.ndarray:
+        """Radii of the training images' balls, for precision."""
+        return metrics.ball_radii(self.data.images)
+
+    @functools.cached_property
+    def moments(self) -> metrics.Moments:
+        """Mean and covariance of the training images, for the Fréchet distance."""
+        return metrics.moments(self.data.images)
+
+
+def flops_per_image(architecture: Architecture, data: ImageData) -> int:
+    """FLOPs of one denoiser evaluation of one image."""
+    if not architecture.closed_form:
+        network = architecture.network(data.image_shape)
+        return networks.flops_per_image(network, data.image_shape)
+    return _denoiser_flops(architecture.fit(data))
+
+
+def settings(
+    study: Study, architecture: Architecture, data: ImageData, seed: int, config: Any
+) -> dict:
+    """All that a row depends on: with equal settings it need not be made again."""
+    return _files.plain(
+        {
+            "architecture": architecture.label,
+            "data": {"name": data.name, "fingerprint": data.fingerprint()},
+            "seed": seed,
+            "train": None if config is None else dataclasses.asdict(config),
+            "sampling": {
+                "num_samples": study.num_samples,
+                "sigmas": study.sigmas,
+                "solver": study.solver,
+                "seed": study.seed,
+            },
+        }
+    )
+
+
+def identity(architecture: Architecture, data: ImageData, seed: int) -> dict:
+    """The part of a record that is known before the work."""
+    return {
+        "label": architecture.label,
+        "architecture": architecture.name,
+        "options": dict(architecture.options),
+        "preconditioning": None,
+        "data": data.name,
+        "num_train": data.num_train,
+        "seed": seed,
+        "status": "ok",
+        "error": None,
+    }
+
+
+def make(
+    study: Study,
+    architecture: Architecture,
+    reference: Reference,
+    seed: int,
+    config: TrainConfig | None,
+    run_dir: Path,
+    progress: bool,
+) -> dict:
+    """Does a row's work and writes its files but row.json; returns the rest of its record."""
+    data = reference.data
+    if config is None:
+        denoiser, record = _fit(architecture, data, run_dir)
+    else:
+        denoiser, record = _train(architecture, data, seed, config, run_dir, progress)
+    samples, seconds = draw(study, denoiser)
+    record["seconds"]["compile"] += seconds["compile"]
+    record["seconds"]["sample"] = seconds["sample"]
+    record["images_per_s"]["sample"] = study.num_samples / seconds["sample"]
+    grid = noise.parse_grid(study.sigmas)
+    record["nfe"] = SOLVERS[study.solver].nfe(len(grid) - 1)
+
+    neighbors = metrics.nearest_two(samples, data.images)
+    measures = _measure(samples, reference, neighbors)
+    record["measures"] = {name: value.to_dict() for name, value in measures.items()}
+    record["verdict"] = metrics.verdict(measures)._asdict()
+    record["samples"] = f"runs/{run_dir.name}/samples.npz"
+    if parallel.is_writer():
+        held_out = reference.held_out_neighbors
+        _files.write_arrays(
+            run_dir / "samples.npz",
+            images=samples,
+            sigmas=grid,
+            seed=study.seed,
+            solver=study.solver,
+        )
+        _files.write_arrays(
+            run_dir / "neighbors.npz",
+            nearest=data.images[neighbors.index],
+            d1=neighbors.d1,
+            d2=neighbors.d2,
+            held_out_d1=held_out.d1,
+            held_out_d2=held_out.d2,
+        )
+    return record
+
+
+def draw(study: Study, denoiser: Denoiser) -> tuple[np.ndarray, dict[str, float]]:
+    """The study's samples of a denoiser, and seconds {"compile", "sample"}, compilation apart."""
+    key, count = study_key(study, NOISE), study.num_samples
+    sample = functools.partial(
+        sampling.sample,
+        denoiser,
+        key,
+        sigmas=noise.parse_grid(study.sigmas),
+        solver=study.solver,
+        batch_size=min(1 << (count - 1).bit_length(), 256 * parallel.num_devices()),
+    )
+    # One sample makes one whole batch, padded: it compiles what the others use.
+    first, _ = _timed(lambda: sample(1))
+    seconds, samples = _timed(lambda: sample(count))
+    return np.asarray(samples), {"compile": max(0.0, first - seconds), "sample": seconds}
+
+
+def _fit(architecture: Architecture, data: ImageData, run_dir: Path) -> tuple[Denoiser, dict]:
+    started = time.perf_counter()
+    denoiser = architecture.fit(data)
+    jax.block_until_ready(jax.tree.leaves(denoiser))
+    fit_seconds = time.perf_counter() - started
+    if parallel.is_writer():
+        save(run_dir, denoiser, {"architecture": architecture.label, "data": data.name})
+    return denoiser, {
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(denoiser)),
+        "flops_per_image": _denoiser_flops(denoiser),
+        "budget": None,
+        "seconds": {"compile": 0.0, "fit": fit_seconds, "train": None, "sample": None},
+        "images_per_s": {"train": None, "sample": None},
+    }
+
+
+def _train(
+    architecture: Architecture,
+    data: ImageData,
+    seed: int,
+    config: TrainConfig,
+    run_dir: Path,
+    progress: bool,
+) -> tuple[Denoiser, dict]:
+    network = architecture.network(data.image_shape)
+    result = training.train(
+        network,
+        data,
+        config,
+        key=jax.random.key(seed, impl="threefry2x32"),
+        run_dir=run_dir,
+        progress=progress,
+    )
+    flops = networks.flops_per_image(network, data.image_shape)
+    images = config.steps * config.batch_size
+    return result.denoiser, {
+        "preconditioning": result.denoiser.preconditioning,
+        "num_params": networks.num_params(network, data.image_shape),
+        "flops_per_image": flops,
+        "budget": {
+            "steps": config.steps,
+            "images": images,
+            "flops": FORWARDS_A_STEP * flops * images,
+        },
+        "seconds": {**result.seconds, "sample": None},
+        "images_per_s": {"train": result.images_per_s, "sample": None},
+    }
+
+
+def _measure(
+    samples: np.ndarray, reference: Reference, neighbors: metrics.NearestTwo
+) -> dict[str, metrics.Measure]:
+    data = reference.data
+    arrays = (samples, data.images, data.held_out)
+    known = {"neighbors": neighbors, "held_out_neighbors": reference.held_out_neighbors}
+    measures = {
+        "memorized_fraction": metrics.memorized_fraction(*arrays, **known),
+        "memorized_fraction_c_1_2": metrics.memorized_fraction(*arrays, c=0.5, **known),
+        "nearest_rms": metrics.nearest_rms(*arrays, **known),
+        "precision": metrics.precision(*arrays, radii=reference.radii),
+        "frechet_distance": metrics.frechet_distance(*arrays, train_moments=reference.moments),
+    }
+    # A correlation over one or two values says nothing.
+    if math.prod(data.image_shape) > 2:
+        r = metrics.pearson_r(samples, reference.optimal_samples)
+        measures["pearson_r_to_optimal"] = r
+    return measures
+
+
+def _denoiser_flops(denoiser: Denoiser) -> int:
+    y = jax.ShapeDtypeStruct((1, *denoiser.image_shape), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((), jnp.float32)
+    return count_flops(lambda d, y, s: d(y, s), denoiser, y, sigma)
+
+
+def _timed(work: Callable[[], jax.Array]) -> tuple[float, jax.Array]:
+    started = time.perf_counter()
+    result = jax.block_until_ready(work())
+    return time.perf_counter() - started, result

@@ -1,0 +1,133 @@
+"""Runs a study: trains or fits every architecture, samples all from one noise, measures, reports.
+
+Started again it goes on where it stopped: a finished row is read, a half-trained network resumed.
+One failing row is reported as failed and stops no other.
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+import time
+import traceback
+
+from jdiff import data, parallel, report
+from jdiff.report import Row
+from jdiff.study import cost, files, row
+from jdiff.study.config import Architecture, Study
+from jdiff.training import TrainConfig
+from jdiff.training.rundir import differences
+
+
+def run(
+    study: Study,
+    out_dir: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    force: bool = False,
+    progress: bool = True,
+    command: str | None = None,
+) -> list[Row]:
+    """Runs what is not done yet and writes the report.
+
+    Args:
+      study: what to do.
+      out_dir: the study directory; new, or one of the same study. Architectures, sizes and seeds
+        may be added to it, anything else that differs is refused.
+      data_dir: where TFDS data sets lie; None is TFDS's own default.
+      download: whether TFDS may prepare a data set that is not there (needs TensorFlow).
+      force: starts the study anew, removing what an earlier one wrote into `out_dir`.
+      progress: says on stderr what it does, with progress bars.
+      command: what results.json says made it; None names the Python call.
+
+    Returns:
+      One row an architecture, size and seed; failed ones have status "failed" and their error.
+
+    Raises:
+      ValueError: on a data set that cannot be loaded or is smaller than a training size, an
+        architecture that cannot be built, or a directory that belongs to another study, naming
+        the differences.
+    """
+    say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
+    whole = data.load(study.data, data_dir=data_dir, download=download)
+    directory = files.StudyDirectory(out_dir)
+    if parallel.is_writer():
+        directory.claim(study, whole, force=force)
+    parallel.wait_for_all("study")
+    references = {}
+    for n in study.num_train:
+        subset = whole if n is None else whole.subset(n, row.study_key(study, row.SUBSET))
+        references[subset.num_train] = row.Reference(study, subset)
+    plan = [
+        (architecture, n, seed)
+        for n in references
+        for architecture in study.parsed()
+        # A closed form is fitted, not trained: it has no seed to vary.
+        for seed in (study.seeds[:1] if architecture.closed_form else study.seeds)
+    ]
+    # What cannot be built fails here, before hours are spent on what can.
+    configs = {
+        entry: _train_config(study, entry[0], references[entry[1]].data, directory.run(*entry))
+        for entry in plan
+        if not entry[0].closed_form
+    }
+    flops = {entry: row.flops_per_image(entry[0], references[entry[1]].data) for entry in plan}
+    say(cost.describe(study, plan, configs, flops))
+
+    started, records = time.perf_counter(), []
+    for number, entry in enumerate(plan, 1):
+        architecture, n, seed = entry
+        run_dir, config = directory.run(*entry), configs.get(entry)
+        wanted = row.settings(study, architecture, references[n].data, seed, config)
+        title = f"[{number}/{len(plan)}] {run_dir.name}"
+        found = files.read_row(run_dir)
+        if found is not None and found[1]["status"] == "ok":
+            different = differences(found[0], wanted)
+            if different:
+                raise ValueError(f"{run_dir} holds another row: {'; '.join(different)}.")
+            say(f"{title}: done before, kept")
+            records.append(found[1])
+            continue
+        say(title)
+        record = row.identity(architecture, references[n].data, seed)
+        try:
+            record |= row.make(study, architecture, references[n], seed, config, run_dir, progress)
+        except Exception as error:  # a row's failure is a result; the others go on
+            if progress:
+                traceback.print_exc()
+            record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        if parallel.is_writer():
+            files.write_row(run_dir, wanted, record)
+        parallel.wait_for_all(title)
+        records.append(record)
+
+    results = {
+        "schema": report.SCHEMA,
+        "study": dataclasses.asdict(study),
+        "command": command or f"jdiff.study.run({study.name!r})",
+        "device": files.device(),
+        "versions": files.versions(),
+        "rows": records,
+    }
+    rows = [directory.row(record) for record in records]
+    if parallel.is_writer():
+        directory.write_report(results, rows)
+    say(f"finished in {cost.duration(time.perf_counter() - started)}")
+    return rows
+
+
+def _train_config(
+    study: Study, architecture: Architecture, data: data.ImageData, run_dir: os.PathLike
+) -> TrainConfig:
+    """A row's training; a run that was begun keeps the steps that its budget bought then."""
+    common = {
+        "learning_rate": study.learning_rate,
+        "preconditioning": architecture.preconditioning,
+    }
+    architecture.network(data.image_shape)
+    begun = files.begun_steps(run_dir) if study.budget.unit == "seconds" else None
+    steps = begun or cost.steps(study.budget, architecture, data, study.batch_size, **common)
+    return TrainConfig(
+        steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
+    )

@@ -1,0 +1,114 @@
+"""Fitted and trained denoisers on disk, and back.
+
+A closed form is its arrays (denoiser.npz) and its class, shapes and names (config.json); it loads
+without the data it was fitted to. A network is its training run.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check, _files, networks
+from jdiff.denoisers import Denoiser, LinearDenoiser, OptimalDenoiser
+from jdiff.denoisers.posterior import Bank
+from jdiff.training.restore import restore
+from jdiff.training.rundir import RunDirectory
+
+# What can stand in a saved closed form.
+_CLASSES = {cls.__name__: cls for cls in (OptimalDenoiser, LinearDenoiser, Bank)}
+_ARRAYS = "denoiser.npz"
+
+
+def save(run_dir: str | os.PathLike, denoiser: Denoiser, config: dict | None = None) -> None:
+    """Writes a closed form as a run directory.
+
+    Args:
+      run_dir: a new or empty directory, or one of the same configuration.
+      denoiser: a fitted closed form.
+      config: what else config.json should say of it.
+
+    Raises:
+      TypeError: on a denoiser that is not one of the closed forms.
+      ValueError: if the directory belongs to something else.
+    """
+    if type(denoiser).__name__ not in _CLASSES:
+        raise TypeError(f"denoiser must be one of {', '.join(_CLASSES)}; got {denoiser!r}.")
+    arrays: dict[str, np.ndarray] = {}
+    form = _take_apart(denoiser, "", arrays)
+    RunDirectory(run_dir).claim({"kind": "closed_form", "form": form, **(config or {})})
+    _files.write_arrays(Path(run_dir) / _ARRAYS, **arrays)
+
+
+def load(run_dir: str | os.PathLike, *, network: nn.Module | None = None) -> Denoiser:
+    """Gives back a fitted or trained denoiser.
+
+    Args:
+      run_dir: a run directory, as `jdiff.train(run_dir=...)`, `jdiff train` or a study makes them.
+      network: the module that was trained, needed where it is not one of jdiff's own.
+
+    Returns:
+      A closed form as fitted, or the network with the averaged weights of its newest checkpoint.
+
+    Raises:
+      FileNotFoundError: if it is no run, or has no checkpoint yet.
+      ValueError: if its files are damaged, of another schema, or of another network.
+    """
+    run = RunDirectory(run_dir)
+    config = run.config()
+    if _check.choice("kind", config.get("kind"), ("closed_form", "network")) == "network":
+        return restore(run_dir, _module(config["architecture"]) if network is None else network)
+    path = run.path / _ARRAYS
+    try:
+        arrays = _files.read_arrays(path)
+        return _put_together(config["form"], "", arrays)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"run_dir {run.path} has no {_ARRAYS} yet.") from None
+    except Exception as error:  # zip, NumPy and key errors: the file is not what was written
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _module(architecture: dict) -> nn.Module:
+    """One of jdiff's networks from its class and options."""
+    for cls in networks.NETWORKS.values():
+        if f"{cls.__module__}.{cls.__qualname__}" == architecture["class"]:
+            return cls(**architecture["options"])
+    raise ValueError(
+        f"network must be given: the run's class {architecture['class']} is not one of jdiff's "
+        f"own ({', '.join(networks.NETWORKS)})."
+    )
+
+
+def _take_apart(node: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict:
+    """A pytree class as JSON; its arrays go into `arrays` under dotted names."""
+    form: dict[str, Any] = {"class": type(node).__name__}
+    for field in dataclasses.fields(node):
+        value, name = getattr(node, field.name), f"{prefix}{field.name}"
+        if isinstance(value, flax.struct.PyTreeNode):
+            form[field.name] = _take_apart(value, f"{name}.", arrays)
+        elif hasattr(value, "dtype"):
+            arrays[name] = np.asarray(value)
+            form[field.name] = {"array": list(value.shape)}
+        else:
+            form[field.name] = value
+    return form
+
+
+def _put_together(form: dict, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
+    fields = {}
+    for name, value in form.items():
+        if name == "class":
+            continue
+        if isinstance(value, dict) and "array" in value:
+            value = jnp.asarray(arrays[prefix + name])
+        elif isinstance(value, dict):
+            value = _put_together(value, f"{prefix}{name}.", arrays)
+        elif isinstance(value, list):
+            value = tuple(value)
+        fields[name] = value
+    return _CLASSES[form["class"]](**fields)

@@ -1,0 +1,123 @@
+"""One architecture alone: trained or fitted into a run directory, and sampled from it."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jdiff import _check, _files, data, noise, parallel, report, sampling, training
+from jdiff.study.config import Architecture
+from jdiff.study.saved import load, save
+from jdiff.training import TrainConfig
+from jdiff.training.rundir import RunDirectory
+
+
+def train(
+    architecture: Architecture,
+    spec: str,
+    out: str | os.PathLike,
+    config: TrainConfig,
+    *,
+    num_train: int | None = None,
+    seed: int = 0,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    force: bool = False,
+) -> str:
+    """Trains a network or fits a closed form; returns a line that says what was done.
+
+    Args:
+      architecture: what.
+      spec: a data set, as `jdiff.data.load` reads it.
+      out: the run directory.
+      config: how a network is trained; a preconditioning that the architecture names goes first.
+      num_train: how many training images, drawn by the seed; None takes all.
+      seed: of the subset, initialisation and batches.
+      data_dir: where TFDS data sets lie.
+      download: whether TFDS may prepare a data set that is not there.
+      force: removes a run that is there.
+
+    Raises:
+      ValueError: on what cannot be loaded, built or trained, or a run of another configuration.
+    """
+    _check.integer("seed", seed, minimum=0)
+    images = data.load(spec, data_dir=data_dir, download=download)
+    key = jax.random.key(seed, impl="threefry2x32")
+    if num_train is not None:
+        images = images.subset(num_train, key)
+    network = None if architecture.closed_form else architecture.network(images.image_shape)
+    if force and (Path(out) / "config.json").exists() and parallel.is_writer():
+        RunDirectory(out).config()  # a run, and of this version: nothing else is removed
+        shutil.rmtree(out)
+    parallel.wait_for_all("train")
+    if network is None:
+        described = {"name": images.name, "num_train": images.num_train}
+        denoiser = architecture.fit(images)
+        if parallel.is_writer():
+            save(out, denoiser, {"architecture": architecture.label, "data": described})
+        return f"fitted {architecture.label} to {images.num_train} images: {out}"
+    if architecture.preconditioning is not None:
+        config = dataclasses.replace(config, preconditioning=architecture.preconditioning)
+    result = training.train(network, images, config, key=key, run_dir=out)
+    history = result.history
+    return (
+        f"trained {architecture.label} for {config.steps} steps on {images.num_train} images: "
+        f"loss {np.mean(history['loss'][-50:]):.4g}, held out {history['held_out_loss'][-1]:.4g}; "
+        f"{out}"
+    )
+
+
+def sample(
+    run_dir: str | os.PathLike,
+    num: int,
+    *,
+    sigmas: str = "karras:18",
+    solver: str = "heun",
+    labels: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Samples a run into an npz, with a PNG grid beside it; returns a line with their paths.
+
+    Args:
+      run_dir: a trained or fitted run.
+      num: how many samples.
+      sigmas: GRID:STEPS; for a denoiser with levels of its own they are taken.
+      solver: a solver's name.
+      labels: one class for all, or None.
+      seed: of the noise.
+      out: the npz; None is drawn.npz in the run directory.
+      force: replaces files that are there.
+
+    Raises:
+      FileNotFoundError, ValueError: if the run cannot be loaded or sampled so.
+      FileExistsError: if `out` is there and `force` is not given.
+    """
+    _check.integer("seed", seed, minimum=0)
+    out = Path(run_dir) / "drawn.npz" if out is None else Path(out)
+    if out.suffix != ".npz":
+        raise ValueError(f"out must be a .npz file; got {out}.")
+    if out.exists() and not force:
+        raise FileExistsError(f"out {out} is there already; choose another --out, or --force.")
+    denoiser = load(run_dir)
+    own = denoiser.sigmas
+    grid = noise.parse_grid(sigmas) if own is None else np.append(np.asarray(own), np.float32(0))
+    key = jax.random.key(seed, impl="threefry2x32")
+    images = sampling.sample(denoiser, key, num, sigmas=grid, solver=solver, labels=labels)
+    if not bool(np.all(np.isfinite(np.asarray(images)))):
+        bad = int(np.sum(~np.isfinite(np.asarray(images)).all((1, 2, 3))))
+        raise FloatingPointError(f"{bad} of {num} samples are not finite; nothing was written.")
+    if parallel.is_writer():
+        given = None if labels is None else np.full(num, labels, np.int32)
+        _files.write_arrays(out, images=images, labels=given, sigmas=grid, seed=seed, solver=solver)
+    h, w, c = denoiser.image_shape
+    if h * w == 1 or c not in (1, 3):
+        return f"{num} samples: {out}"
+    picture = out.with_suffix(".png")
+    if parallel.is_writer():
+        report.write_grid(picture, images)
+    return f"{num} samples: {out}, {picture}"

@@ -1,0 +1,71 @@
+"""What tests/test_devices.py runs in processes of their own: the same work on other devices.
+
+Arguments: output file, devices of this process, process number, number of processes, port.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+OUT, DEVICES, PROCESS, PROCESSES, PORT = sys.argv[1], *map(int, sys.argv[2:6])
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+
+import jax  # noqa: E402  (the flag must be set first)
+import jax.numpy as jnp  # noqa: E402
+
+if PROCESSES > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{PORT}", PROCESSES, PROCESS)
+
+import jdiff  # noqa: E402
+from jdiff import noise, parallel  # noqa: E402
+from jdiff.sampling import solve, solvers  # noqa: E402
+
+
+def main() -> None:
+    assert jax.device_count() == DEVICES * PROCESSES, jax.devices()
+    found = {"devices": jax.device_count()}
+    data = jdiff.data.load("digits")
+    key = jax.random.key(7)
+    found["parts"] = len(parallel.replicate(jnp.zeros(3)).addressable_shards)
+
+    # The starting noise alone: a denoiser that returns what it gets, one step.
+    identity = jdiff.denoisers.wrap(lambda y, sigma: y, data.image_shape)
+    found["noise"] = jdiff.sample(identity, key, 37, sigmas=[1.0, 0.0])
+    optimal = jdiff.OptimalDenoiser.fit(data.images)
+    for solver in ("ddim", "ddpm"):
+        for batch in (8, 16, 64) if PROCESSES == 1 else (16,):
+            name = f"optimal_{solver}_{batch}"
+            found[name] = jdiff.sample(optimal, key, 37, solver=solver, batch_size=batch)
+    start = 10 * jax.random.normal(key, (5, *data.image_shape))
+    _, way = solve(optimal, start, noise.karras(4, sigma_max=10.0), record=("x_hat",))
+    found["way"] = way["x_hat"]
+    # The step's own noise, bit for bit: a denoiser that says 0 leaves only the noise.
+    zero = jdiff.denoisers.wrap(lambda y, sigma: 0 * y, data.image_shape)
+    _, way = solve(zero, start, [2.0, 1.0, 0.5, 0.0], solver=solvers.ddpm(), key=key, record=("y",))
+    found["step_noise"] = way["y"]
+
+    network = jdiff.networks.create("unet", data.image_shape, width=16, levels=2)
+    for optimizer, rate in (("sgd", 0.02), ("adamw", 1e-3)):
+        config = jdiff.TrainConfig(
+            steps=20,
+            batch_size=20,  # does not divide over 8 devices: padded
+            learning_rate=rate,
+            optimizer=optimizer,
+            warmup=0,
+            eval_every=20,
+            eval_examples=50,
+        )
+        result = jdiff.train(network, data, config, key=key, progress=False)
+        found[f"{optimizer}_loss"] = result.history["loss"]
+        found[f"{optimizer}_held_out_loss"] = result.history["held_out_loss"]
+        flat = jax.flatten_util.ravel_pytree(result.denoiser.variables["params"])[0]
+        found[f"{optimizer}_params"] = flat
+        y = jnp.asarray(np.random.default_rng(0).normal(size=(4, *data.image_shape)), jnp.float32)
+        found[f"{optimizer}_x_hat"] = result.denoiser(y, jnp.float32(0.7))
+    if PROCESS == 0:
+        np.savez(OUT, **{name: np.asarray(value) for name, value in found.items()})
+
+
+main()

@@ -1,0 +1,245 @@
+import numpy as np
+import pytest
+import scipy.linalg
+
+from jdiff.metrics import ball_radii, frechet_distance, moments, precision, wilson
+
+# ---- precision
+
+
+def loop_precision(generated: np.ndarray, train: np.ndarray, k: int) -> list[bool]:
+    radii = []
+    for i, x in enumerate(train):
+        others = sorted(np.linalg.norm(x - y) for j, y in enumerate(train) if j != i)
+        radii.append(others[k - 1])
+    inside = []
+    for g in generated:
+        inside.append(any(np.linalg.norm(g - x) <= r for x, r in zip(train, radii, strict=True)))
+    return inside
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_is_a_double_loop(k, rng):
+    train = rng.normal(size=(80, 2)).astype(np.float32).astype(np.float64)
+    generated = rng.normal(0, 2, size=(90, 2)).astype(np.float32).astype(np.float64)
+    held_out = rng.normal(size=(70, 2)).astype(np.float32).astype(np.float64)
+    found = precision(generated, train, held_out, k)
+    expected = loop_precision(generated[:70], train, k)
+    np.testing.assert_array_equal(found.per_sample, expected)
+    assert found.value == np.mean(expected)
+    assert found.interval == wilson(sum(expected), 70)
+    assert found.control == np.mean(loop_precision(held_out, train, k))
+    assert found.n == 70
+    assert 0.1 < found.value < 0.95
+
+
+@pytest.mark.core
+def test_precision_of_digits(digits):
+    train, held_out = digits
+    unit = lambda x: (x.reshape(len(x), -1) / np.float32(255)).astype(np.float64)
+    found = precision(held_out[:40], train[:150], held_out[:40])
+    assert (
+        found.value
+        == found.control
+        == np.mean(loop_precision(unit(held_out[:40]), unit(train[:150]), 5))
+    )
+    assert found.features == "pixels"
+    # Copies are centres of balls.
+    assert precision(train[:100], train, held_out).value == 1.0
+
+
+def test_ball_radii_count_repeats_and_not_the_point_itself():
+    points = np.array([[0.0], [0.0], [1.0], [3.0]])
+    np.testing.assert_array_equal(ball_radii(points, 1), [0, 0, 1, 2])
+    np.testing.assert_array_equal(ball_radii(points, 3), [3, 3, 2, 3])
+    # A copy of a repeated point lies in its ball of radius 0.
+    assert precision(points[:1], points, points[:1], 1).value == 1.0
+
+
+def test_known_radii_change_nothing(digits):
+    train, held_out = digits
+    known = precision(held_out, train[:300], held_out, 3, radii=ball_radii(train[:300], 3))
+    assert known == precision(held_out, train[:300], held_out, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"k": 5}, ValueError, "k must be from 1 to 4; got 5"),
+        ({"k": 0}, ValueError, "k must be from 1 to 4; got 0"),
+        ({"k": 1.5}, TypeError, "k must be a whole number"),
+        ({"k": 2, "radii": np.ones(4)}, ValueError, "radii must be 5 finite"),
+    ],
+)
+def test_precision_refuses(options, error, words):
+    x = np.arange(10.0).reshape(5, 2)
+    with pytest.raises(error, match=words):
+        precision(x, x, x, **options)
+
+
+def test_balls_need_another_training_point():
+    x = np.zeros((1, 2))
+    with pytest.raises(ValueError, match="k must be at most 0, .* other than the query itself"):
+        precision(x, x, x, 1)
+
+
+# ---- Fréchet distance
+
+
+def sqrtm_frechet(a: np.ndarray, b: np.ndarray) -> float:
+    s1, s2 = np.cov(a.T), np.cov(b.T)
+    cross = scipy.linalg.sqrtm(s1 @ s2)
+    return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s1 + s2 - 2 * np.real(cross))
+
+
+def with_moments(rng, n: int, mean: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """n points whose sample mean and covariance are exactly these (to float32 rounding)."""
+    x = rng.normal(size=(n, len(mean)))
+    x -= x.mean(axis=0)
+    x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T)), x.T).T
+    return x * deviations + mean
+
+
+@pytest.mark.core
+def test_frechet_is_that_of_sqrtm(rng):
+    mix = rng.normal(size=(8, 8))
+    train = (rng.normal(size=(500, 8)) @ mix).astype(np.float32)
+    generated = rng.normal(0.3, 1.2, size=(120, 8)).astype(np.float32)
+    held_out = (rng.normal(size=(150, 8)) @ mix).astype(np.float32)
+    found = frechet_distance(generated, train, held_out)
+    exact = [x.astype(np.float64) for x in (generated, train, held_out)]
+    # sqrtm loses half the digits at small eigenvalues.
+    assert found.value == pytest.approx(sqrtm_frechet(exact[0], exact[1]), rel=1e-7)
+    assert found.control == pytest.approx(sqrtm_frechet(exact[2][:120], exact[1]), rel=1e-6)
+    assert found.n == 120
+    assert found.constants == {
+        "part_size": 12, "num_train": 500, "num_features": 8, "fewer_points_than_features": False,
+    }  # fmt: skip
+    assert found.title == "Fréchet distance (features)"
+
+
+def test_frechet_of_gaussians_is_the_closed_form(rng):
+    m1, m2 = np.array([1.0, 0.0, 2.0]), np.array([0.0, 0.5, 2.0])
+    d1, d2 = np.array([1.0, 2.0, 0.5]), np.array([3.0, 2.0, 1.0])
+    train, generated = with_moments(rng, 400, m1, d1), with_moments(rng, 50, m2, d2)
+    # For commuting covariances |m1 - m2|^2 + sum (sd1 - sd2)^2 = 1.25 + 4.25; float32 inputs.
+    found = frechet_distance(generated, train, train)
+    assert found.value == pytest.approx(5.5, rel=1e-5)
+
+
+def test_frechet_of_equal_sets_is_0_where_float32_is_not(rng):
+    # metrics: float32 gives -1.8 here. Tr S is 512, and 19 singular values carry all of it.
+    x = rng.normal(size=(20, 512))
+    found = frechet_distance(x, x, x)
+    assert 0.0 <= found.value < 1e-9
+    assert found.constants["fewer_points_than_features"]
+    assert "fewer points than features" in str(found)
+
+
+def test_frechet_of_few_points_by_the_full_covariance(rng):
+    train, generated = rng.normal(size=(300, 40)), rng.normal(0.1, 1.5, size=(25, 40))
+    s1, s2 = np.cov(generated.T), np.cov(train.T)
+    values, vectors = np.linalg.eigh(s2)
+    root = vectors * np.sqrt(values) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ s1 @ root), 0)).sum()
+    means = np.square(generated.mean(0) - train.mean(0)).sum()
+    expected = means + np.trace(s1) + np.trace(s2) - 2 * cross
+    # Roots of 16 null eigenvalues, each about 1e-15 here, are left in `expected`.
+    found = frechet_distance(generated, train, train)
+    assert found.value == pytest.approx(expected, abs=1e-5)
+
+
+def test_pixel_frechet_of_digits(digits):
+    train, held_out = digits
+    found = frechet_distance(held_out, train, held_out)
+    assert found.value == found.control
+    unit = [(x.reshape(len(x), -1) / 255.0) for x in (held_out, train)]
+    # Border pixels are always 0: sqrtm of a singular product, hence its tolerance.
+    noise = np.random.default_rng(1).normal(0, 1e-4, (1797, 64))
+    expected = sqrtm_frechet(unit[0] + noise[:360], unit[1] + noise[360:])
+    assert found.value == pytest.approx(expected, abs=2e-4)
+    assert found.value == pytest.approx(0.103, abs=5e-4)  # the design's own measurement
+    assert found.title == "pixel Fréchet distance"
+
+
+def test_frechet_interval_is_of_ten_parts(rng):
+    train, generated = rng.normal(size=(200, 3)), rng.normal(1, 1, size=(57, 3))
+    found = frechet_distance(generated, train, train)
+    f32 = [x.astype(np.float32).astype(np.float64) for x in (train, generated)]
+    parts = [sqrtm_frechet(f32[1][5 * i : 5 * i + 5], f32[0]) for i in range(10)]
+    half = 2.26 * np.std(parts, ddof=1) / np.sqrt(10)
+    assert found.interval == pytest.approx((found.value - half, found.value + half), rel=1e-5)
+    assert found.constants["part_size"] == 5
+
+
+def test_frechet_interval_covers_the_expected_value(rng):
+    # The mean over all repetitions is what an interval should cover. Three binomial deviations of
+    # 0.95 at 200 repetitions are 0.046; the spread of small parts errs on the wide side.
+    train = rng.normal(size=(400, 4))
+    fit = moments(train)
+    held_out = rng.normal(size=(200, 4))
+    found = [
+        frechet_distance(rng.normal(0.5, 1, (200, 4)), train, held_out, train_moments=fit)
+        for _ in range(200)
+    ]
+    expected = np.mean([f.value for f in found])
+    intervals = [f.interval for f in found if f.interval is not None]
+    covered = sum(low <= expected <= high for low, high in intervals) / 200
+    assert covered >= 0.95 - 0.046
+
+
+def test_moments_are_numpys_across_blocks(rng, monkeypatch):
+    x = rng.normal(2, 3, size=(1000, 5)).astype(np.float32)
+    whole = moments(x)
+    np.testing.assert_allclose(whole.mean, x.astype(np.float64).mean(0))
+    covariance = np.cov(x.astype(np.float64).T)
+    np.testing.assert_allclose(whole.root @ whole.root, covariance, atol=1e-12)
+    assert whole.trace == pytest.approx(np.trace(covariance))
+    monkeypatch.setattr("jdiff.metrics.realism.ROWS", 64)
+    np.testing.assert_allclose(moments(x).root, whole.root, atol=1e-12)
+
+
+def test_known_moments_change_nothing(digits):
+    train, held_out = digits
+    known = frechet_distance(held_out, train, held_out, train_moments=moments(train))
+    assert known == frechet_distance(held_out, train, held_out)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "words"),
+    [
+        ((19, 40, 40), {}, "generated must hold at least 20 samples; got 19"),
+        ((20, 40, 19), {}, "held_out must hold at least 20 samples; got 19"),
+        ((20, 1, 20), {}, "train must hold at least 2 samples; got 1"),
+        (
+            (20, 40, 20),
+            {"d": 2},
+            "moments.train., of 40 points with 3 values; got those of 40 .* 2",
+        ),
+        ((20, 40, 20), {"n": 30}, "of 40 points with 3 values; got those of 30 points with 3"),
+    ],
+)
+def test_frechet_refuses(sizes, options, words, rng):
+    generated, train, held_out = (rng.normal(size=(n, 3)) for n in sizes)
+    fit = None
+    if options:
+        fit = moments(train[: options.get("n"), : options.get("d")])
+    with pytest.raises(ValueError, match=words):
+        frechet_distance(generated, train, held_out, train_moments=fit)
+
+
+# ---- both
+
+
+@pytest.mark.parametrize("measure", [precision, frechet_distance])
+@pytest.mark.parametrize("more", ["generated", "held_out"])
+def test_value_and_control_take_the_first_n_of_each(measure, more, digits):
+    train, held_out = digits
+    generated, real = train[:200] // 2, held_out[:200]
+    same = measure(generated, train, real)
+    if more == "generated":
+        other = measure(np.concatenate([generated, held_out[200:]]), train, real)
+    else:
+        other = measure(generated, train, np.concatenate([real, train[:50]]))
+    assert other == same
+    assert same.n == 200
