@@ -57,7 +57,9 @@ def _dot_flops(eqn: Any) -> int:
 
 
 def _conv_flops(eqn: Any) -> int:
-    # Each output element is a sum over the kernel's taps and its input channels.
+    # Each output element is a sum over the kernel's taps and its input channels. An input spread
+    # by zeros (the gradient of a strided convolution) meets only one tap in prod(dilation).
     kernel, spec = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec
     per_output = math.prod(kernel) // kernel[spec[0]]
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * per_output
+    spread = math.prod(eqn.params["lhs_dilation"])
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * per_output // spread

@@ -34,9 +34,13 @@ def _block(references: jax.Array, centre: jax.Array, start: Any, block: int, ima
     return jax.lax.optimization_barrier(rows)
 
 
-def _starts(num: int, block: int) -> jax.Array:
-    """First rows of the blocks. The last block ends at the last row and overlaps its neighbour."""
-    return jnp.minimum(jnp.arange(-(-num // block)) * block, num - block)
+def _places(num: int, block: int) -> tuple[jax.Array, jax.Array]:
+    """Of each block its first row, and its first row that no block before it held.
+
+    The last block ends at the last row and overlaps its neighbour: padding would copy the data.
+    """
+    first_new = jnp.arange(-(-num // block), dtype=jnp.int32) * block
+    return jnp.minimum(first_new, num - block), first_new
 
 
 @functools.partial(jax.jit, static_argnames=("block", "images"))
@@ -48,7 +52,7 @@ def squares(references: jax.Array, centre: jax.Array, block: int, images: bool) 
         return jax.lax.dynamic_update_slice(sums, jnp.sum(b * b, axis=1), (start,)), None
 
     num = len(references)
-    return jax.lax.scan(step, jnp.zeros(num, jnp.float32), _starts(num, block))[0]
+    return jax.lax.scan(step, jnp.zeros(num, jnp.float32), _places(num, block)[0])[0]
 
 
 @functools.partial(jax.jit, static_argnames=("width", "block", "images"))
@@ -100,7 +104,7 @@ def shortlist(
         b_squares, offset = slice_of(squares, start), slice_of(offsets, start)
         value = b_squares - 2 * _exact.einsum("qd,bd->qb", a, b) + offset
         value -= rounding(a_norms[:, None], jnp.sqrt(b_squares), centre_norm, offset, dim)
-        rows = (start + jnp.arange(block))[None]
+        rows = start + jnp.arange(block, dtype=jnp.int32)[None]
         usable = slice_of(allowed, start) & (rows >= first_new) & (rows != own[:, None])
         # The best so far stand in front: a partial sort then moves almost nothing.
         values = jnp.concatenate([best[0], jnp.where(usable, value, jnp.inf)], axis=1)
@@ -110,5 +114,4 @@ def shortlist(
 
     shape = (len(queries), width)
     empty = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-    places = _starts(num, block), jnp.arange(-(-num // block)) * block
-    return jax.lax.scan(step, empty, places)[0]
+    return jax.lax.scan(step, empty, _places(num, block))[0]

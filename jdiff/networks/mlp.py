@@ -46,12 +46,12 @@ class MLP(nn.Module):
     preconditioning = "x0"
 
     def __post_init__(self):
-        _check.integer("width", self.width)
-        _check.integer("depth", self.depth)
-        _check.choice("output", self.output, OUTPUTS)
-        _check.boolean("time", self.time)
+        self.width = _check.integer("width", self.width)
+        self.depth = _check.integer("depth", self.depth)
+        self.output = _check.choice("output", self.output, OUTPUTS)
+        self.time = _check.boolean("time", self.time)
         if self.num_classes is not None:
-            _check.integer("num_classes", self.num_classes)
+            self.num_classes = _check.integer("num_classes", self.num_classes)
         super().__post_init__()
 
     @staticmethod
@@ -74,9 +74,17 @@ class MLP(nn.Module):
     ) -> jax.Array:
         """Returns F, shaped like x; `train` changes nothing here."""
         del train
+        layers.check_inputs(x, c_noise, labels)
         h = x.reshape(len(x), -1)
-        e = layers.condition(c_noise, labels, features=EMBEDDING, num_classes=self.num_classes)
-        h = jnp.concatenate([h, e], axis=1)
+        embedding = layers.conditioning(
+            c_noise if self.time else None,
+            labels,
+            batch=len(x),
+            features=EMBEDDING,
+            num_classes=self.num_classes,
+        )
+        if embedding is not None:
+            h = jnp.concatenate([h, embedding], axis=1)
         # Keeps the mean square of the pre-activations through LeakyReLU.
         he = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "normal")
         for layer in range(self.depth):

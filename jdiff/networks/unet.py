@@ -40,19 +40,28 @@ class UNet(nn.Module):
     preconditioning = "edm"
 
     def __post_init__(self):
-        _check.integer("width", self.width)
-        _check.integer("levels", self.levels)
-        _check.integer("blocks", self.blocks)
-        _check.boolean("skips", self.skips)
-        _check.choice("norm", self.norm, layers.NORMS)
+        self.width = _check.integer("width", self.width)
+        self.levels = _check.integer("levels", self.levels)
+        self.blocks = _check.integer("blocks", self.blocks)
+        self.skips = _check.boolean("skips", self.skips)
+        self.norm = _check.choice("norm", self.norm, layers.NORMS)
         if self.num_classes is not None:
-            _check.integer("num_classes", self.num_classes)
+            self.num_classes = _check.integer("num_classes", self.num_classes)
         super().__post_init__()
 
     @staticmethod
     def image_defaults(image_shape: tuple[int, int, int]) -> dict[str, int]:
-        """The options that `networks.create` sets by the size of the images."""
-        return {"levels": min(3, max_levels(image_shape))}
+        """What `networks.create` takes for options left out: less of a network on small images.
+
+        Three levels, fewer where the coarsest features would be smaller than 4x4 or a size would
+        be odd; width 32, but 24 on sides below 16.
+        """
+        side = min(image_shape[:2])
+        levels = max(k for k in (1, 2, 3) if k == 1 or side >= 4 * 2 ** (k - 1))
+        return {
+            "width": 32 if side >= 16 else 24,
+            "levels": min(levels, max_levels(image_shape)),
+        }
 
     @nn.nowrap
     def check_image(self, image_shape: tuple[int, int, int]) -> None:
@@ -75,9 +84,14 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """Returns F, shaped like x; `train` changes nothing here."""
         del train
+        layers.check_inputs(x, c_noise, labels)
         self.check_image(x.shape[1:])
-        embedding = layers.condition(
-            c_noise, labels, features=4 * self.width, num_classes=self.num_classes
+        embedding = layers.conditioning(
+            c_noise,
+            labels,
+            batch=len(x),
+            features=4 * self.width,
+            num_classes=self.num_classes,
         )
         widths = [self.width * 2**level for level in range(self.levels)]
 
@@ -103,7 +117,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = layers.UpsampleConv(features)(h)
 
-        # The head starts at zero: F = 0 is the best constant under every preconditioning.
+        # The head starts at zero: training starts from F = 0.
         h = layers.NormSilu(self.norm)(h)
         return nn.Conv(x.shape[-1], (3, 3), kernel_init=nn.initializers.zeros)(h)
 

@@ -327,6 +327,13 @@ def test_temporary_memory_does_not_grow_with_the_references():
     assert 0 < large <= small + 1024
 
 
+def test_no_float64_where_it_is_enabled():
+    with jax.enable_x64(True):
+        jaxpr = jax.make_jaxpr(functools.partial(shortlist.shortlist, **STATIC))(*shapes(5000, 9))
+    arrays = [v.aval for e in equations(jaxpr.jaxpr) for v in e.outvars if v.aval.ndim]
+    assert not [a for a in arrays if a.dtype == np.float64]
+
+
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_lowers_for_accelerators(platform):
     traced = shortlist.shortlist.trace(*shapes(10_000, 784), **STATIC)

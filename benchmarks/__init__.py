@@ -1,0 +1,1 @@
+"""Benchmarks of jdiff: throughput beside memorization; run them with `python -m benchmarks`."""

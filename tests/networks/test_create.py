@@ -1,0 +1,152 @@
+"""The table of networks: creation, options, counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdiff import networks
+from jdiff.networks import MLP, UNet
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("image_shape", [(8, 8, 1), (28, 28, 1), (1, 1, 2), (5, 7, 3)], ids=str)
+def test_every_network_is_created_without_options_for_any_shape(name, image_shape):
+    module = networks.create(name, image_shape)
+    x, t = jnp.zeros((2, *image_shape)), jnp.zeros(2)
+    y = jax.eval_shape(lambda: module.apply(module.init(jax.random.key(0), x, t), x, t))
+    assert y.shape == x.shape
+    assert module.preconditioning in ("edm", "x0")
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "width", "levels"),
+    [
+        ((8, 8, 1), 24, 2),
+        ((28, 28, 1), 32, 3),
+        ((32, 32, 3), 32, 3),
+        ((16, 16, 3), 32, 3),
+        ((1, 1, 2), 24, 1),
+        ((30, 30, 1), 32, 2),
+        ((4, 64, 1), 24, 1),
+    ],
+    ids=str,
+)
+def test_defaults_follow_the_image(image_shape, width, levels):
+    assert networks.create("unet", image_shape) == UNet(width=width, levels=levels)
+    assert networks.create("mlp", image_shape) == MLP()
+
+
+def test_given_options_win():
+    given = {"width": 6, "levels": 3, "blocks": 2, "skips": False, "norm": "none", "num_classes": 4}
+    assert networks.create("unet", (8, 8, 1), **given) == UNet(**given)
+
+
+def test_default_preconditionings():
+    assert UNet.preconditioning == "edm"
+    assert MLP.preconditioning == "x0"
+
+
+def test_unknown_names_are_refused_with_close_matches():
+    with pytest.raises(ValueError, match="network is 'unett'. Did you mean 'unet'.*: mlp, unet"):
+        networks.create("unett", (8, 8, 1))
+    with pytest.raises(ValueError, match="network is 'resnet'"):
+        networks.option_types("resnet")
+
+
+@pytest.mark.parametrize("option", ["widht", "preconditioning", "name", "parent"])
+def test_unknown_options_are_refused_with_the_list(option):
+    words = f"option of unet is '{option}'.*Accepted: blocks, levels, norm, num_classes, skips, width"
+    with pytest.raises(ValueError, match=words):
+        networks.create("unet", (8, 8, 1), **{option: 3})
+
+
+def test_a_close_option_is_named():
+    with pytest.raises(ValueError, match="option of mlp is 'widht'. Did you mean 'width'"):
+        networks.create("mlp", (8, 8, 1), widht=3)
+
+
+def test_wrong_values_and_shapes_are_refused():
+    with pytest.raises(TypeError, match="width must be a whole number; got '3'"):
+        networks.create("unet", (8, 8, 1), width="3")
+    with pytest.raises(ValueError, match=r"image_shape must be \(height, width, channels\)"):
+        networks.create("unet", (8, 8))
+    for function in (networks.num_params, networks.flops_per_image):
+        with pytest.raises(ValueError, match=r"image_shape must be \(height, width, channels\)"):
+            function(UNet(), (8, 8))
+
+
+def test_option_types():
+    assert networks.option_types("mlp") == {
+        "width": int,
+        "depth": int,
+        "output": str,
+        "time": bool,
+        "num_classes": int,
+    }
+    assert networks.option_types("unet")["skips"] is bool
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("cls", [UNet, MLP])
+def test_equal_options_are_one_cache_key(cls):
+    a, b = cls(width=8), cls(width=np.int64(8))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert type(b.width) is int
+    assert a != cls(width=9)
+    # Used once, a module is still the same key.
+    networks.init(a, jax.random.key(0), (8, 8, 1))
+    assert a == b
+    assert hash(a) == hash(b)
+
+
+def test_modules_of_two_networks_differ():
+    assert UNet() != MLP()
+
+
+def test_init_compiles_once_for_many_seeds():
+    from jdiff.networks import _init
+
+    module = MLP(width=3, depth=1)
+    first = networks.init(module, jax.random.key(0), (2, 2, 1))
+    before = _init._cache_size()
+    second = networks.init(MLP(width=3, depth=1), jax.random.key(1), (2, 2, 1))
+    assert _init._cache_size() == before
+    kernels = [v["params"]["Dense_0"]["kernel"] for v in (first, second)]
+    assert not np.array_equal(*kernels)
+
+
+def test_init_equals_the_modules_own():
+    module = MLP(width=3, depth=1)
+    ours = networks.init(module, jax.random.key(0), (2, 2, 1))
+    own = module.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)), jnp.zeros(1))
+    # One rounding between compiled and eager.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, own)
+
+
+def test_init_refuses_raw_keys():
+    with pytest.raises(TypeError, match="key must be one typed key"):
+        networks.init(MLP(), 0, (2, 2, 1))
+
+
+def test_counts_compute_nothing():
+    # 2.4e12 parameters could not be held.
+    module = MLP(width=1_000_000, depth=3, time=False)
+    assert networks.num_params(module, (1, 1, 1)) == 2 * (10**12 + 10**6) + 3 * 10**6 + 1
+    assert networks.flops_per_image(module, (1, 1, 1)) == 2 * (2 * 10**12 + 2 * 10**6)
+
+
+@pytest.mark.core
+def test_flops_of_a_unet_by_hand():
+    # One level, width 4, on 2x2x1 images, norm none: convolutions at 4 pixels.
+    conv = lambda c, f: 2 * 4 * 9 * c * f
+    shortcut = lambda c, f: 2 * 4 * c * f
+    time = 2 * (64 * 16 + 16 * 16)
+    embed = 2 * 16 * 4  # in every block
+    plain = conv(4, 4) + conv(4, 4) + embed
+    joined = conv(8, 4) + conv(4, 4) + embed + shortcut(8, 4)
+    # Stem; one block down, two in the middle, two up, each with a skip; head.
+    by_hand = conv(1, 4) + time + 3 * plain + 2 * joined + conv(4, 1)
+    assert networks.flops_per_image(UNet(width=4, levels=1, norm="none"), (2, 2, 1)) == by_hand
