@@ -96,7 +96,8 @@ linear = jdiff.LinearDenoiser.fit(data.images)
 key = jax.random.key(0)
 for name, denoiser in (("optimal", optimal), ("linear", linear)):
     samples = jdiff.sample(denoiser, key, 64, solver="heun")
-    print(jdiff.metrics.memorized_fraction(samples, data.images, data.held_out))
+    measure = jdiff.metrics.memorized_fraction(samples, data.images, data.held_out)
+    print(f"{name}: {measure}")
 
 # %% [markdown]
 # The page with all figures is `report.html` in the folder below.

@@ -81,8 +81,15 @@ MEASURES = {
         "training set makes from the same noise, each image's mean removed, averaged over samples. "
         "1: the architecture does what the optimal denoiser does.",
     ),
+    "memorized_fraction_half": Measure(
+        "memorized fraction, c = 1/2",
+        "memorized, c = 1/2",
+        formats.proportion,
+        "The memorized fraction with the looser threshold d₁/d₂ < 1/2.",
+    ),
 }
 MAIN = ("memorized_fraction", "nearest_rms", "precision", "frechet_distance")
+SHOWN = (*MAIN, "pearson_r_to_optimal")  # the columns of the main table
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,12 @@ class Entry:
 
 
 COSTS = (
-    Entry(("num_params",), "parameters", formats.count, "Trained numbers; closed forms have none."),
+    Entry(
+        ("num_params",),
+        "parameters",
+        formats.count,
+        "Numbers that the denoiser holds: trained weights, or what a closed form keeps.",
+    ),
     Entry(
         ("flops_per_image",),
         "FLOPs per\u00a0image",
@@ -170,7 +182,7 @@ def main_measures(rows: Sequence[Row]) -> list[str]:
 def extra_measures(rows: Sequence[Row]) -> list[str]:
     """Names of the measures that the main table does not show, in the order they appear."""
     names = [name for row in rows for name in row.record.get("measures") or {}]
-    return [name for name in dict.fromkeys(names) if name not in MEASURES]
+    return [name for name in dict.fromkeys(names) if name not in SHOWN]
 
 
 def clauses(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, list[str], str]]:

@@ -223,7 +223,7 @@ def _measure(
     known = {"neighbors": neighbors, "held_out_neighbors": reference.held_out_neighbors}
     measures = {
         "memorized_fraction": metrics.memorized_fraction(*arrays, **known),
-        "memorized_fraction_c_1_2": metrics.memorized_fraction(*arrays, c=0.5, **known),
+        "memorized_fraction_half": metrics.memorized_fraction(*arrays, c=0.5, **known),
         "nearest_rms": metrics.nearest_rms(*arrays, **known),
         "precision": metrics.precision(*arrays, radii=reference.radii),
         "frechet_distance": metrics.frechet_distance(*arrays, train_moments=reference.moments),
