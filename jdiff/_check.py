@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -204,7 +205,7 @@ def key(name: str, value: Any) -> jax.Array:
       TypeError: otherwise. Raw uint32 keys and other generators are refused: the draws of a
         vmapped rbg key depend on the batch, so that sample i would not be sample i.
     """
-    typed = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     if not typed or value.shape != ():
         raise TypeError(
             f"{name} must be one typed key, as jax.random.key(0) makes it; got {value!r}."

@@ -13,6 +13,8 @@ from jdiff.study.config import Architecture, Budget
 from jdiff.study.presets import PRESETS
 from jdiff.training import TrainConfig
 
+_TRAINING = TrainConfig()
+
 
 def study(
     name: Annotated[str, tyro.conf.Positional],
@@ -56,7 +58,7 @@ def study(
         data_dir: Where TFDS data sets lie.
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Start anew, removing what an earlier study wrote into OUT.
-        cache: Keep compiled programs in your cache folder for the next run.
+        cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
     """
     import jdiff
     from jdiff import _check
@@ -94,7 +96,7 @@ def train(
     architecture: Annotated[str, tyro.conf.Positional],
     data: str,
     out: Path,
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = _TRAINING,
     num_train: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
@@ -116,7 +118,7 @@ def train(
         data_dir: Where TFDS data sets lie.
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Remove a run that is there and start anew.
-        cache: Keep compiled programs in your cache folder for the next run.
+        cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
     """
     from jdiff.study import single
 
@@ -158,7 +160,7 @@ def sample(
         seed: Of the noise; sample i depends on the seed and i alone.
         out: The npz file; default drawn.npz in the run directory.
         force: Replace a file that is there.
-        cache: Keep compiled programs in your cache folder for the next run.
+        cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
     """
     from jdiff.study import single
 
@@ -198,7 +200,12 @@ def main(args: Sequence[str] | None = None) -> None:
             description="What does a denoiser's architecture make a diffusion model generate: "
             "copies, creations or nonsense?",
             args=args,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.PositionalMetavarFromFieldName,
+                tyro.conf.FlagCreatePairsOff,  # --force and --no-cache, each without its opposite
+                tyro.conf.DisallowNone,  # None is what is not given
+            ),
         )
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"jdiff: {error}", file=sys.stderr)

@@ -130,12 +130,13 @@ def per_row(values: jax.Array, like: jax.Array) -> jax.Array:
 
 def edm_lognormal(key: jax.Array) -> jax.Array:
     """One training level: log sigma ~ N(-1.2, 1.2^2), as EDM trains (its table 1)."""
-    return jnp.exp(-1.2 + 1.2 * jax.random.normal(key))
+    return jnp.exp(-1.2 + 1.2 * jax.random.normal(key, (), jnp.float32))
 
 
 def log_uniform(key: jax.Array) -> jax.Array:
     """One training level: log sigma uniform between log 0.002 and log 80."""
-    return jnp.exp(jax.random.uniform(key, minval=np.log(0.002), maxval=np.log(80.0)))
+    ends = np.log(0.002), np.log(80.0)
+    return jnp.exp(jax.random.uniform(key, (), jnp.float32, *ends))
 
 
 # Each draws one level from one key; batches vmap it.

@@ -1,5 +1,7 @@
 """Every check: what it accepts, what it returns, what it says."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,6 @@ from jdiff import _check
 
 def refused(error, *words):
     """pytest.raises(error) whose message holds all words, in order."""
-    import re
-
     return pytest.raises(error, match=".*".join(re.escape(word) for word in words))
 
 
@@ -30,9 +30,8 @@ def test_choice_lists_close_matches_first_and_then_all():
 
 
 def test_choice_without_a_close_match_offers_none():
-    with pytest.raises(ValueError) as caught:
+    with refused(ValueError, "solver is 'zzz'. Accepted: ddim, heun."):
         _check.choice("solver", "zzz", ["heun", "ddim"])
-    assert "Did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [3, None, True, ("heun",)], ids=repr)

@@ -105,7 +105,7 @@ def _principal_axes(flat: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.nda
     n, d = flat.shape
     blocks = [slice(i, i + 4096) for i in range(0, n, 4096)]
     rows = lambda block: _pixels.to_model(flat[block]).astype(np.float64)
-    mean = sum(p[b] @ rows(b) for b in blocks)
+    mean = np.sum([p[b] @ rows(b) for b in blocks], axis=0)
     if n <= d:
         scaled = np.sqrt(p)[:, None] * (rows(slice(None)) - mean)
         _, s, axes = np.linalg.svd(scaled, full_matrices=False)

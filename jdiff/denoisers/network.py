@@ -9,6 +9,7 @@ the network, so only the row x0 lets a bottleneck constrain the samples.
 Reference: Karras et al. 2022 (EDM), eq. 7 and table 1.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -130,7 +131,7 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
         """
         check_rows("y", y, self.image_shape)
         sigma = jnp.broadcast_to(jnp.asarray(sigma, y.dtype), y.shape[:1])
-        apply = lambda x, c_noise: self.module.apply(self.variables, x, c_noise, labels=labels)
+        apply: Any = functools.partial(self.module.apply, self.variables, labels=labels)
         return precondition(apply, self.preconditioning, self.data_std, y, sigma)
 
 

@@ -9,6 +9,7 @@ candidates of each query are taken out, their logits recomputed from exact diffe
 the first of them, and both parts merged. Nothing is truncated to nearest neighbours.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -232,7 +233,7 @@ def _leaders(bank: Bank, query: _Query) -> tuple[jax.Array, jax.Array]:
 
     # A number that no image has, so that a place never filled excludes nothing.
     none = jnp.full((query.y.shape[0], k), bank.images.shape[0])
-    return jax.lax.scan(step, (jnp.full(none.shape, -jnp.inf), none), _blocks(bank))[0]
+    return jax.lax.scan(step, (jnp.full(none.shape, -jnp.inf, jnp.float32), none), _blocks(bank))[0]
 
 
 def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
@@ -255,13 +256,13 @@ def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
 
     # GEMM logits leave out |y|^2, the exact ones |y - x_1|^2: the first candidate shows the shift.
     shift = log_weights[:, :1] - _finite(coarse[:, :1])
-    rest_bound = coarse[:, -1:] + shift + 2 * query.error + np.log(bank.images.shape[0])
+    rest_bound = coarse[:, -1:] + shift + 2 * query.error + math.log(bank.images.shape[0])
 
     def with_rest() -> _Sums:
         rest = _scan(bank, query, exclude=leaders)
         return _merge(top, rest._replace(m=rest.m + shift))
 
-    counts = jnp.any(rest_bound > m + np.log(_NEGLIGIBLE))
+    counts = jnp.any(rest_bound > m + math.log(_NEGLIGIBLE))
     return jax.lax.cond(counts, with_rest, lambda: top), leaders, exact
 
 

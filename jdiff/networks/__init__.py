@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -33,7 +34,7 @@ __all__ = [
 NETWORKS: dict[str, Any] = {"mlp": MLP, "unet": UNet}
 
 
-def create(name: str, image_shape: tuple[int, int, int], **options: Any) -> nn.Module:
+def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
     """The network `name` for images of one shape, every option checked.
 
     Options left out have the class's defaults, except those that depend on the image: the UNet's
@@ -78,7 +79,7 @@ def option_types(name: str) -> dict[str, type]:
     return {field: _without_none(hints[field]) for field in fields}
 
 
-def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Any:
+def init(module: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Any:
     """Fresh variables of a network, {"params": ...}; compiled once a module and shape.
 
     Raises:
@@ -88,13 +89,13 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     return _init(module, shape, _check.key("key", key))
 
 
-def num_params(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def num_params(module: nn.Module, image_shape: Sequence[int]) -> int:
     """The number of trained parameters; nothing is computed."""
-    params = _abstract_variables(module, image_shape)["params"]
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    variables = _abstract_variables(module, image_shape)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
 
 
-def flops_per_image(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def flops_per_image(module: nn.Module, image_shape: Sequence[int]) -> int:
     """FLOPs of one forward pass on one image: its convolutions and matmuls, 2 a multiply-add."""
     variables = _abstract_variables(module, image_shape)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
@@ -105,10 +106,10 @@ def flops_per_image(module: nn.Module, image_shape: tuple[int, int, int]) -> int
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _init(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
     # Under jit the forward pass, which init needs for its shapes only, is never run.
-    return module.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))
+    return module.init(key, jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros(1, jnp.float32))
 
 
-def _abstract_variables(module: nn.Module, image_shape: tuple[int, int, int]) -> Any:
+def _abstract_variables(module: nn.Module, image_shape: Sequence[int]) -> Any:
     shape = _check.image_shape("image_shape", image_shape)
     return jax.eval_shape(lambda: _init(module, shape, jax.random.key(0)))
 

@@ -17,12 +17,15 @@ import numpy as np
 NORMS = ("group", "none")
 
 
-def check_inputs(x: jax.Array, c_noise: jax.Array, labels: jax.Array | None) -> None:
+def check_inputs(
+    x: jax.Array, c_noise: jax.Array, labels: jax.Array | None, num_classes: int | None
+) -> None:
     """Refuses inputs that a network would take for something else, when it is traced.
 
     Raises:
       TypeError: if x is not floating, or the labels are not integers.
-      ValueError: if x is not [B, H, W, C], or c_noise or labels are not [B].
+      ValueError: if x is not [B, H, W, C], or c_noise or labels are not [B], or if there are
+        labels but no classes.
     """
     if x.ndim != 4:
         raise ValueError(f"x must have shape [B, height, width, channels]; got {x.shape}.")
@@ -35,6 +38,11 @@ def check_inputs(x: jax.Array, c_noise: jax.Array, labels: jax.Array | None) -> 
             )
     if labels is not None and not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
+    if labels is not None and num_classes is None:
+        raise ValueError(
+            "labels were given to a network without classes; pass labels=None, or build it with "
+            "num_classes=the number of classes."
+        )
 
 
 def num_groups(features: int) -> int:
@@ -117,8 +125,8 @@ class UpsampleConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the upsampled, convolved features."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return upsample_conv(x, kernel) + bias[None, None, None, :]
 
 
@@ -164,44 +172,6 @@ class ClassEmbedding(nn.Module):
         if labels is None:
             labels = jnp.full((batch,), self.num_classes, jnp.int32)
         return nn.Embed(self.num_classes + 1, self.features)(labels)
-
-
-def conditioning(
-    c_noise: jax.Array | None,
-    labels: jax.Array | None,
-    *,
-    batch: int,
-    features: int,
-    num_classes: int | None,
-) -> jax.Array | None:
-    """What a network is told beside the image: silu(time + class), [B, features].
-
-    To be called in a compact method, whose module then owns the parameters.
-
-    Args:
-      c_noise: [B], or None for a network without time.
-      labels: [B] in 0 .. num_classes (the last is null), or None for null everywhere.
-      batch: B.
-      features: the width of the result.
-      num_classes: None for a network without labels.
-
-    Returns:
-      The activated embedding, or None if the network is told nothing.
-
-    Raises:
-      ValueError: if there are labels but no classes.
-    """
-    if labels is not None and num_classes is None:
-        raise ValueError(
-            "labels were given to a network without classes; pass labels=None, or build it with "
-            "num_classes=the number of classes."
-        )
-    parts = []
-    if c_noise is not None:
-        parts.append(TimeEmbedding(features)(c_noise))
-    if num_classes is not None:
-        parts.append(ClassEmbedding(num_classes, features)(labels, batch))
-    return nn.silu(sum(parts[1:], parts[0])) if parts else None
 
 
 class ResBlock(nn.Module):

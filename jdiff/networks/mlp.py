@@ -8,6 +8,7 @@ Source of the initialisation: He et al., "Delving Deep into Rectifiers", 2015, e
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -55,13 +56,13 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @staticmethod
-    def image_defaults(image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def image_defaults(image_shape: Sequence[int]) -> dict[str, int]:
         """The options that `networks.create` sets by the size of the images: none."""
         del image_shape
         return {}
 
     @nn.nowrap
-    def check_image(self, image_shape: tuple[int, int, int]) -> None:
+    def check_image(self, image_shape: Sequence[int]) -> None:
         """Every image shape will do."""
 
     @nn.compact
@@ -74,17 +75,13 @@ class MLP(nn.Module):
     ) -> jax.Array:
         """Returns F, shaped like x; `train` changes nothing here."""
         del train
-        layers.check_inputs(x, c_noise, labels)
-        h = x.reshape(len(x), -1)
-        embedding = layers.conditioning(
-            c_noise if self.time else None,
-            labels,
-            batch=len(x),
-            features=EMBEDDING,
-            num_classes=self.num_classes,
-        )
-        if embedding is not None:
-            h = jnp.concatenate([h, embedding], axis=1)
+        layers.check_inputs(x, c_noise, labels, self.num_classes)
+        seen = [x.reshape(len(x), -1)]
+        if self.time:
+            seen.append(nn.silu(layers.TimeEmbedding(EMBEDDING)(c_noise)))
+        if self.num_classes is not None:
+            seen.append(layers.ClassEmbedding(self.num_classes, EMBEDDING)(labels, len(x)))
+        h = jnp.concatenate(seen, axis=1)
         # Keeps the mean square of the pre-activations through LeakyReLU.
         he = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "normal")
         for layer in range(self.depth):

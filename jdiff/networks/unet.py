@@ -8,6 +8,8 @@ Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", 2020, app
 attention); Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, section 3.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,7 @@ class UNet(nn.Module):
         super().__post_init__()
 
     @staticmethod
-    def image_defaults(image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def image_defaults(image_shape: Sequence[int]) -> dict[str, int]:
         """What `networks.create` takes for options left out: less of a network on small images.
 
         Three levels, fewer where the coarsest features would be smaller than 4x4 or a size would
@@ -64,7 +66,7 @@ class UNet(nn.Module):
         }
 
     @nn.nowrap
-    def check_image(self, image_shape: tuple[int, int, int]) -> None:
+    def check_image(self, image_shape: Sequence[int]) -> None:
         """Raises ValueError if images of this shape cannot be halved levels - 1 times."""
         most = max_levels(image_shape)
         if self.levels > most:
@@ -84,15 +86,13 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """Returns F, shaped like x; `train` changes nothing here."""
         del train
-        layers.check_inputs(x, c_noise, labels)
+        layers.check_inputs(x, c_noise, labels, self.num_classes)
         self.check_image(x.shape[1:])
-        embedding = layers.conditioning(
-            c_noise,
-            labels,
-            batch=len(x),
-            features=4 * self.width,
-            num_classes=self.num_classes,
-        )
+        embedding = layers.TimeEmbedding(4 * self.width)(c_noise)
+        if self.num_classes is not None:
+            classes = layers.ClassEmbedding(self.num_classes, 4 * self.width)
+            embedding = embedding + classes(labels, len(x))
+        embedding = nn.silu(embedding)
         widths = [self.width * 2**level for level in range(self.levels)]
 
         h = nn.Conv(self.width, (3, 3))(x)
@@ -122,7 +122,7 @@ class UNet(nn.Module):
         return nn.Conv(x.shape[-1], (3, 3), kernel_init=nn.initializers.zeros)(h)
 
 
-def max_levels(image_shape: tuple[int, int, int]) -> int:
+def max_levels(image_shape: Sequence[int]) -> int:
     """The most levels that images of this shape allow: 1 + how often both sides halve evenly.
 
     Example:

@@ -78,7 +78,7 @@ def sample(
         batch_size = min(1 << (num_samples - 1).bit_length(), 256 * devices)
     per_device = parallel.rows_per_device(_check.integer("batch_size", batch_size))
 
-    program = _program(denoiser, _solver(solver), record=None, start=True)
+    program = _program(denoiser, _solver(solver), labels, record=None, start=True)
     shared = parallel.replicate((denoiser, jnp.asarray(grid), key))
     batches = []
     for first in range(0, num_samples, per_device * devices):
@@ -129,13 +129,13 @@ def solve(
         record = tuple(_check.choice("record", name, _RECORDS) for name in record)
     chosen = _solver(solver)
     if key is None:
-        if chosen is SOLVERS["ddpm"]:
-            raise ValueError("key is None, but ddpm draws noise: pass jax.random.key(seed).")
+        if chosen.stochastic:
+            raise ValueError("key is None, but this solver draws noise: pass jax.random.key(seed).")
         key = jax.random.key(0, impl="threefry2x32")
     _check.key("key", key)
     labels = check_labels(denoiser, labels, len(y))
 
-    program = _program(denoiser, chosen, record=record, start=False)
+    program = _program(denoiser, chosen, labels, record=record, start=False)
     shared = parallel.replicate((denoiser, jnp.asarray(grid), key))
     result = program(shared, parallel.split((np.arange(len(y)), y.astype(jnp.float32), labels)))
     if record is None:
@@ -149,12 +149,18 @@ def sample_key(key: jax.Array, index: Any) -> jax.Array:
 
 
 def _program(
-    denoiser: Denoiser, solver: Solver, *, record: tuple[str, ...] | None, start: bool
+    denoiser: Denoiser,
+    solver: Solver,
+    labels: Any,
+    *,
+    record: tuple[str, ...] | None,
+    start: bool,
 ) -> Callable:
     """The compiled trajectory; convolutions in the denoiser decide on compiler options."""
     y = jax.ShapeDtypeStruct((1, *denoiser.image_shape), jnp.float32)
     sigma = jax.ShapeDtypeStruct((), jnp.float32)
-    convolutions = _flops.has_convolution(lambda d, y, s: d(y, s), denoiser, y, sigma)
+    label = None if labels is None else jax.ShapeDtypeStruct((1,), jnp.int32)
+    convolutions = _flops.has_convolution(lambda d, *args: d(*args), denoiser, y, sigma, label)
     return _compiled(solver, record, start, convolutions)
 
 
@@ -167,7 +173,8 @@ def _compiled(
         indices, y, labels = rows
         keys = jax.vmap(sample_key, (None, 0))(key, indices)
         if start:
-            normal = lambda key: jax.random.normal(jax.random.fold_in(key, 0), denoiser.image_shape)
+            shape = denoiser.image_shape
+            normal = lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape, jnp.float32)
             y = sigmas[0] * jax.vmap(normal)(keys)
 
         def step(carry: Any, t: jax.Array) -> Any:

@@ -27,11 +27,13 @@ class Solver(NamedTuple):
       step: (denoise, y, state, sigma, sigma_next, keys) -> (y_next, state); sigma and sigma_next
         are scalars. It calls `denoise` at (y, sigma) first, outside any branch.
       nfe: number of steps -> number of denoiser evaluations.
+      stochastic: whether it draws noise, so that `solve` must be given a key.
     """
 
     init: Callable[[jax.Array], Any]
     step: Callable[..., tuple[jax.Array, Any]]
     nfe: Callable[[int], int] = lambda num_steps: num_steps
+    stochastic: bool = False
 
 
 def stateless(step: Callable[..., jax.Array], **fields: Any) -> Solver:
@@ -94,7 +96,7 @@ def ddpm(eta: float = 1.0) -> Solver:
         z = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(keys)
         return x_hat + (s_down / sigma) * (y - x_hat) + s_up * z
 
-    return stateless(step)
+    return stateless(step, stochastic=eta > 0)
 
 
 def _dpmpp_2m_step(

@@ -55,7 +55,7 @@ class Architecture:
 
     @classmethod
     def parse(cls, spec: str) -> "Architecture":
-        """Reads `name[:option=value,...]`; values are true, false, none, numbers or words.
+        """Reads `name[:option=value,...]`; values are true, false, numbers or words.
 
         Raises:
           ValueError: on an unknown name, an unknown option of a closed form, or a pair without =.
@@ -207,7 +207,8 @@ class Study:
 
 
 def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
+    # "none" is a word, as norm=none is; what is None by default is not given.
+    words = {"true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
     for kind in (int, float):

@@ -4,5 +4,5 @@ from jdiff.study.config import Budget, Study
 
 PRESETS: dict[str, Study] = {
     # The main job: two closed forms and two networks on scikit-learn's digits, in minutes.
-    "demo": Study(name="demo", budget=Budget(3000, image_shape=(8, 8, 1))),
+    "demo": Study(name="demo", budget=Budget(1200, image_shape=(8, 8, 1))),
 }

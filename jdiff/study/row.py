@@ -24,6 +24,11 @@ from jdiff.training import TrainConfig
 
 # Folded into the study's seed: the training subset and the starting noise belong to the study.
 SUBSET, NOISE = 0, 1
+# The part of a record that the work gives.
+_MEASURED = (
+    *("num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
+    *("nfe", "measures", "verdict", "samples"),
+)
 
 
 def study_key(study: Study, purpose: int) -> jax.Array:
@@ -99,6 +104,7 @@ def identity(architecture: Architecture, data: ImageData, seed: int) -> dict:
         "seed": seed,
         "status": "ok",
         "error": None,
+        **dict.fromkeys(_MEASURED),  # a failed row has every key too
     }
 
 
@@ -220,7 +226,7 @@ def _measure(
 ) -> dict[str, metrics.Measure]:
     data = reference.data
     arrays = (samples, data.images, data.held_out)
-    known = {"neighbors": neighbors, "held_out_neighbors": reference.held_out_neighbors}
+    known: Any = {"neighbors": neighbors, "held_out_neighbors": reference.held_out_neighbors}
     measures = {
         "memorized_fraction": metrics.memorized_fraction(*arrays, **known),
         "memorized_fraction_half": metrics.memorized_fraction(*arrays, c=0.5, **known),

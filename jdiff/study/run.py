@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 
-from jdiff import data, parallel, report
+from jdiff import _check, data, parallel, report
 from jdiff.report import Row
 from jdiff.study import cost, files, row
 from jdiff.study.config import Architecture, Study
@@ -52,11 +52,10 @@ def run(
     say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download)
     directory = files.StudyDirectory(out_dir)
-    if parallel.is_writer():
-        directory.claim(study, whole, force=force)
-    parallel.wait_for_all("study")
     references = {}
     for n in study.num_train:
+        if n is not None:
+            _check.integer("num_train", n, maximum=whole.num_train)
         subset = whole if n is None else whole.subset(n, row.study_key(study, row.SUBSET))
         references[subset.num_train] = row.Reference(study, subset)
     plan = [
@@ -66,13 +65,16 @@ def run(
         # A closed form is fitted, not trained: it has no seed to vary.
         for seed in (study.seeds[:1] if architecture.closed_form else study.seeds)
     ]
-    # What cannot be built fails here, before hours are spent on what can.
+    # What cannot be built fails here, before a file is touched or hours are spent on what can.
+    flops = {entry: row.flops_per_image(entry[0], references[entry[1]].data) for entry in plan}
+    if parallel.is_writer():
+        directory.claim(study, whole, force=force)
+    parallel.wait_for_all("study")
     configs = {
         entry: _train_config(study, entry[0], references[entry[1]].data, directory.run(*entry))
         for entry in plan
         if not entry[0].closed_form
     }
-    flops = {entry: row.flops_per_image(entry[0], references[entry[1]].data) for entry in plan}
     say(cost.describe(study, plan, configs, flops))
 
     started, records = time.perf_counter(), []
@@ -90,6 +92,9 @@ def run(
             records.append(found[1])
             continue
         say(title)
+        if found is not None and parallel.is_writer():
+            # A row that failed before it had a config.json would never be taken for a run again.
+            (run_dir / "row.json").unlink()
         record = row.identity(architecture, references[n].data, seed)
         try:
             record |= row.make(study, architecture, references[n], seed, config, run_dir, progress)

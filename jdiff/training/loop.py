@@ -175,7 +175,8 @@ class _Clock:
         self, compiled: Programs, state: Any, data: tuple, step: int, stop: int, bar: tqdm
     ) -> tuple[Any, np.ndarray]:
         """Steps `step` to `stop`; returns the state and the losses [stop - step]."""
-        started, done, shown = time.perf_counter(), [], 0
+        done: list[tuple[jax.Array, int]] = []
+        started, shown = time.perf_counter(), 0
         while step < stop:
             count = 1 if self._first is None else min(compiled.most, stop - step)
             state, losses = compiled.call(state, (data, self._placed(count)))

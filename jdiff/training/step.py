@@ -77,7 +77,7 @@ def programs(module: nn.Module, config: TrainConfig, image_shape: tuple[int, int
     loss_of = _loss_function(module, config)
 
     def init(key: jax.Array) -> TrainState:
-        x, c_noise = jnp.zeros((1, *image_shape)), jnp.zeros((1,))
+        x, c_noise = jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros((1,), jnp.float32)
         # What a network sows is for those who ask; it is no part of its state.
         variables = {k: v for k, v in module.init(key, x, c_noise).items() if k != "intermediates"}
         opt_state = optimizer(config).init(variables["params"])
@@ -101,7 +101,7 @@ def programs(module: nn.Module, config: TrainConfig, image_shape: tuple[int, int
             return state, values.at[i].set(loss)
 
         # A traced count: one compiled program makes any number of steps up to `most`.
-        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((most,))))
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((most,), jnp.float32)))
 
     def evaluate(variables: Any, shared: tuple) -> jax.Array:
         data, batch = shared
@@ -134,12 +134,13 @@ def _loss_function(module: nn.Module, config: TrainConfig) -> Callable:
         x = batches.gather(images, rows)
         fold = lambda purpose: jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
         sigma = jax.vmap(draw_sigma)(fold(_LEVEL))
-        z = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(fold(_NOISE))
+        z = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(fold(_NOISE))
         label = None
         if conditional and labels is not None:
             label = labels[rows]
             if train:
-                dropped = jax.vmap(jax.random.uniform)(fold(_LABEL)) < config.label_dropout
+                uniform = lambda key: jax.random.uniform(key, (), jnp.float32)
+                dropped = jax.vmap(uniform)(fold(_LABEL)) < config.label_dropout
                 label = jnp.where(dropped, module.num_classes, label)
         dropout = jax.random.fold_in(jax.random.fold_in(key, batch), parallel.axis_index())
         stats = _without_params(variables)

@@ -1,0 +1,303 @@
+"""A study directory: what is in it, what a second start does, and what stops what."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jdiff
+from jdiff import data as datasets
+from jdiff import noise, training
+from jdiff.denoisers import LinearDenoiser
+from jdiff.networks import NETWORKS
+from jdiff.sampling import sample_key
+from jdiff.study import Budget, config, cost, run
+from jdiff.training import loop
+
+MLP = "mlp:width=16,depth=2"
+RUNS = ["optimal-n40-s0", "linear-n40-s0", *(f"mlp-width-16-depth-2-n40-s{s}" for s in (0, 1, 2))]
+KEYS = [  # contracts.md, Files
+    *("label", "architecture", "options", "preconditioning", "data", "num_train", "seed"),
+    *("status", "error", "num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
+    *("nfe", "measures", "verdict", "samples"),
+]
+
+
+def labels_of(rows):
+    return [(row.label, row.record["seed"], row.record["status"]) for row in rows]
+
+
+def images_of(run_dir):
+    with np.load(run_dir / "samples.npz") as file:
+        return file["images"]
+
+
+@pytest.mark.core
+def test_the_files_of_a_study(finished):
+    assert sorted(p.name for p in finished.iterdir()) == [
+        *("data.npz", "report.html", "results.json", "runs", "study.json")
+    ]
+    assert sorted(p.name for p in (finished / "runs").iterdir()) == sorted(RUNS)
+    always = {"config.json", "row.json", "samples.npz", "neighbors.npz"}
+    for name in RUNS:
+        found = {p.name for p in (finished / "runs" / name).iterdir()}
+        more = {"metrics.jsonl", "checkpoints"} if name.startswith("mlp") else {"denoiser.npz"}
+        assert found == always | more
+
+
+def test_three_seeds_are_three_rows_of_a_network_and_one_of_a_closed_form(finished, records):
+    assert list(records(finished)) == [
+        *("optimal n40 s0", "linear n40 s0"),
+        *(f"{MLP} n40 s{seed}" for seed in (0, 1, 2)),
+    ]
+    # Another seed is another initialisation and other batches, and so other samples.
+    a, b = (images_of(finished / "runs" / name) for name in RUNS[2:4])
+    assert np.abs(a - b).max() > 0.1
+
+
+@pytest.mark.core
+def test_results_json_is_as_the_contract_says(finished, make_study):
+    results = json.loads((finished / "results.json").read_text())
+    assert list(results) == ["schema", "study", "command", "device", "versions", "rows"]
+    assert results["schema"] == 1
+    assert results["study"]["num_samples"] == 24
+    assert results["study"]["budget"] == {"amount": 10, "unit": "steps", "image_shape": None}
+    assert {"jdiff", "python", "jax", "jaxlib", "numpy"} <= set(results["versions"])
+    assert results["versions"]["jax"] == jax.__version__
+    for row in results["rows"]:
+        assert sorted(row) == sorted(KEYS)
+        assert (row["status"], row["error"], row["num_train"]) == ("ok", None, 40)
+        assert row["nfe"] == 7  # heun, four steps
+        assert {"compile", "train", "sample"} <= set(row["seconds"])
+        assert set(row["images_per_s"]) == {"train", "sample"}
+        assert row["images_per_s"]["sample"] == pytest.approx(24 / row["seconds"]["sample"])
+        assert set(row["verdict"]) == {"word", "reason"}
+        for name in ("memorized_fraction", "nearest_rms", "precision", "frechet_distance"):
+            measure = row["measures"][name]
+            assert set(measure) == {
+                *("value", "interval", "control", "control_interval", "n", "features"),
+                "constants",
+            }
+            assert len(measure["interval"]) == len(measure["control_interval"]) == 2
+            assert measure["features"] == "pixels"
+
+
+def test_what_a_network_and_a_closed_form_say_of_themselves(finished, records):
+    found = records(finished)
+    optimal, linear, mlp = (found[k] for k in ("optimal n40 s0", "linear n40 s0", f"{MLP} n40 s1"))
+    for row in (optimal, linear):
+        assert row["budget"] is row["preconditioning"] is row["seconds"]["train"] is None
+        assert row["options"] == {}
+    assert mlp["options"] == {"width": 16, "depth": 2}
+    assert mlp["preconditioning"] == "x0"
+    assert mlp["budget"] == {
+        "steps": 10,
+        "images": 80,
+        "flops": 3 * 80 * mlp["flops_per_image"],
+    }
+    assert mlp["seconds"]["train"] > 0
+    assert mlp["images_per_s"]["train"] > 0
+    assert mlp["samples"] == "runs/mlp-width-16-depth-2-n40-s1/samples.npz"
+
+
+@pytest.mark.core
+def test_closed_forms_are_measured_for_what_they_are(finished, records):
+    found = records(finished)
+    optimal = found["optimal n40 s0"]
+    assert optimal["measures"]["memorized_fraction"]["value"] == 1.0
+    assert optimal["verdict"]["word"] == "memorizes"
+    assert optimal["measures"]["pearson_r_to_optimal"]["value"] == pytest.approx(1, abs=1e-6)
+    assert found["linear n40 s0"]["measures"]["memorized_fraction"]["value"] < 0.5
+    assert found["linear n40 s0"]["measures"]["pearson_r_to_optimal"]["value"] < 0.95
+
+
+@pytest.mark.core
+def test_all_rows_share_the_training_subset_that_the_studys_seed_draws(finished, data):
+    whole = datasets.load(data)
+    key = jax.random.fold_in(jax.random.key(3), 0)
+    subset = whole.subset(40, key)
+    for name in RUNS:
+        settings = json.loads((finished / "runs" / name / "row.json").read_text())["settings"]
+        assert settings["data"]["fingerprint"] == subset.fingerprint() != whole.fingerprint()
+        with np.load(finished / "runs" / name / "neighbors.npz") as file:
+            nearest = file["nearest"]
+        rows = {image.tobytes() for image in subset.images}
+        assert all(image.tobytes() in rows for image in nearest)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_all_rows_start_from_the_same_noise(finished, name):
+    grid = noise.karras(4)
+    key = jax.random.fold_in(jax.random.key(3), 1)
+    normal = lambda i: jax.random.normal(jax.random.fold_in(sample_key(key, i), 0), (8, 8, 1))
+    y = grid[0] * jax.vmap(normal)(jnp.arange(24))
+    denoiser = jdiff.load(finished / "runs" / name)
+    found = jdiff.solve(denoiser, y, grid, solver="heun")
+    # Batches of 24 and 32 rows round differently, at noise of 80.
+    np.testing.assert_allclose(found, images_of(finished / "runs" / name), atol=2e-4)
+
+
+def test_samples_say_how_they_were_made(finished):
+    with np.load(finished / "runs" / RUNS[0] / "samples.npz") as file:
+        assert file["images"].shape == (24, 8, 8, 1)
+        assert file["images"].dtype == np.float32
+        np.testing.assert_array_equal(file["sigmas"], noise.karras(4))
+        assert (int(file["seed"]), str(file["solver"])) == (3, "heun")
+
+
+@pytest.mark.core
+def test_started_again_it_does_nothing_twice(copied, make_study, snapshot, capsys):
+    before = snapshot(copied / "runs")
+    rows = run(make_study(seeds=(0, 1, 2)), copied)
+    assert [row.record["status"] for row in rows] == ["ok"] * 5
+    assert snapshot(copied / "runs") == before  # neither written again nor added to
+    said = capsys.readouterr().err
+    assert said.count("done before, kept") == 5
+    assert "[5/5] mlp-width-16-depth-2-n40-s2: done before, kept" in said
+    assert "Roughly" in said
+
+
+@pytest.mark.core
+def test_an_added_architecture_alone_is_run(copied, make_study, snapshot, records):
+    before, old = snapshot(copied / "runs"), records(copied)
+    study = make_study(architectures=("optimal", "linear", MLP, "linear:rank=2"), seeds=(0, 1, 2))
+    run(study, copied, progress=False)
+    after = snapshot(copied / "runs")
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"linear-rank-2-n40-s0"}
+    new = records(copied)
+    assert new.keys() - old.keys() == {"linear:rank=2 n40 s0"}
+    assert {name: new[name] for name in old} == old
+    # linear, rank 2: mean, two axes, two eigenvalues.
+    assert new["linear:rank=2 n40 s0"]["num_params"] == 64 + 2 * 64 + 2
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_samples": 30}, "study.num_samples is 24 there and 30 here"),
+        ({"solver": "ddim"}, "study.solver is 'heun' there and 'ddim' here"),
+        ({"budget": Budget(11)}, "study.budget.amount is 10 there and 11 here"),
+        ({"seed": 4}, "study.seed is 3 there and 4 here"),
+        ({"data": "toy:ring"}, "data.name is 'npz:"),
+    ],
+    ids=["num_samples", "solver", "budget", "seed", "data"],
+)
+def test_another_study_is_refused_and_nothing_touched(
+    copied, make_study, snapshot, fields, message
+):
+    before = snapshot(copied)
+    with pytest.raises(ValueError, match="belongs to another study") as raised:
+        run(make_study(**fields), copied, progress=False)
+    assert message in str(raised.value)
+    assert "--force" in str(raised.value)
+    assert snapshot(copied) == before
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"architectures": ("mlp:widht=3",)}, "option of mlp is 'widht'"),
+        ({"architectures": ("optimal", "unet:levels=9")}, "levels must be at most 4"),
+        ({"architectures": ("linear:rank=100",)}, "rank must be from 1 to 39; got 100"),
+        ({"num_train": (40, 61)}, "num_train must be from 1 to 60; got 61"),
+        ({"data": "npz:nowhere.npz"}, "there is no file nowhere.npz"),
+    ],
+    ids=["option", "levels", "rank", "num_train", "data"],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_cannot_be_run_is_refused_before_a_file_is_touched(
+    copied, tmp_path, make_study, snapshot, fields, message, force
+):
+    before = snapshot(copied)
+    for out in (tmp_path / "new", copied):
+        with pytest.raises((ValueError, TypeError), match=message):
+            run(make_study(**fields), out, force=force, progress=False)
+    assert not (tmp_path / "new").exists()
+    assert snapshot(copied) == before
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path, make_study):
+    (tmp_path / "thesis.tex").write_text("my only copy")
+    for force in (False, True):
+        with pytest.raises(ValueError, match="holds files but no study.json"):
+            run(make_study(architectures=("linear",)), tmp_path, force=force, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_force_starts_anew_and_leaves_what_is_not_the_studys(copied, make_study, records):
+    (copied / "notes.txt").write_text("mine")
+    run(make_study(architectures=("linear",), num_samples=30), copied, force=True, progress=False)
+    assert list(records(copied)) == ["linear n40 s0"]
+    assert [p.name for p in (copied / "runs").iterdir()] == ["linear-n40-s0"]
+    assert len(images_of(copied / "runs" / "linear-n40-s0")) == 30
+    assert (copied / "notes.txt").read_text() == "mine"
+
+
+def test_training_sizes_are_rows_of_their_own(tmp_path, make_study, records):
+    study = make_study(architectures=("linear",), num_train=(20, None))
+    run(study, tmp_path / "out", progress=False)
+    assert list(records(tmp_path / "out")) == ["linear n20 s0", "linear n60 s0"]
+
+
+def test_the_rows_that_are_returned_are_those_of_results_json(copied, make_study, records):
+    rows = run(make_study(seeds=(0, 1, 2)), copied, progress=False, command="jdiff study tiny")
+    assert [row.record for row in rows] == list(records(copied).values())
+    assert json.loads((copied / "results.json").read_text())["command"] == "jdiff study tiny"
+    np.testing.assert_array_equal(rows[0].pictures.samples, images_of(copied / "runs" / RUNS[0]))
+    assert rows[0].pictures.history is None
+    assert len(rows[2].pictures.history["loss"]) == 10
+
+
+# What fails.
+
+
+class Flaky(NETWORKS["mlp"]):
+    """An MLP whose training can be made to fail, as for want of memory."""
+
+    broken = True
+
+    def __call__(self, x, c_noise, labels=None, train=False):
+        if train and Flaky.broken:
+            raise MemoryError("no room for the gradient")
+        return x
+
+
+def test_a_failing_network_is_reported_stops_no_other_and_is_tried_again(
+    tmp_path, make_study, records, snapshot, monkeypatch, capsys
+):
+    monkeypatch.setitem(NETWORKS, "flaky", Flaky)
+    monkeypatch.setattr(Flaky, "broken", True)
+    study = make_study(architectures=("flaky:width=2,depth=1", "linear"))
+    rows = run(study, tmp_path / "out")
+    assert labels_of(rows) == [("flaky:width=2,depth=1", 0, "failed"), ("linear", 0, "ok")]
+    error = "MemoryError: no room for the gradient"
+    assert rows[0].record["error"] == error
+    assert rows[0].pictures is None
+    record = records(tmp_path / "out")["flaky:width=2,depth=1 n40 s0"]
+    assert sorted(record) == sorted(KEYS)
+    assert (record["error"], record["verdict"], record["samples"]) == (error, None, None)
+    assert error in (tmp_path / "out" / "report.html").read_text()
+    said = capsys.readouterr().err
+    assert "Traceback" in said  # for whoever looks for the reason
+    assert said.rstrip().splitlines()[-1].startswith("finished in")
+
+    linear = snapshot(tmp_path / "out" / "runs" / "linear-n40-s0")
+    monkeypatch.setattr(Flaky, "broken", False)
+    monkeypatch.setattr(training, "train", once := Counted(training.train))
+    with pytest.raises(AttributeError, match="params"):
+        training.train(Flaky(), None)  # placeholder
+    del once, linear
+
+
+class Counted:
+    def __init__(self, function):
+        self.function, self.count = function, 0
+
+    def __call__(self, *args, **kwargs):
+        self.count += 1
+        return self.function(*args, **kwargs)
