@@ -9,6 +9,10 @@ and the time embedding, Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Mo
 appendix B.
 """
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,6 +47,16 @@ def check_inputs(
             "labels were given to a network without classes; pass labels=None, or build it with "
             "num_classes=the number of classes."
         )
+
+
+def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+    """A kernel [..., inputs, outputs] of normal numbers with variance 1 / fan-in.
+
+    LeCun's initialisation, drawn flat: an initialisation's time is nearly all compilation, and
+    XLA compiles one-dimensional draws twice as fast as four-dimensional ones.
+    """
+    flat = jax.random.normal(key, (math.prod(shape),), dtype)
+    return flat.reshape(shape) / math.sqrt(math.prod(shape[:-1]))
 
 
 def num_groups(features: int) -> int:
@@ -125,7 +139,7 @@ class UpsampleConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the upsampled, convolved features."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return upsample_conv(x, kernel) + bias[None, None, None, :]
 
@@ -156,8 +170,8 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, c_noise: jax.Array) -> jax.Array:
         """Returns the embedding, before the activation that follows it."""
-        h = nn.Dense(self.features)(fourier_features(c_noise, 64))
-        return nn.Dense(self.features)(nn.silu(h))
+        h = nn.Dense(self.features, kernel_init=kernel_init)(fourier_features(c_noise, 64))
+        return nn.Dense(self.features, kernel_init=kernel_init)(nn.silu(h))
 
 
 class ClassEmbedding(nn.Module):
@@ -189,8 +203,12 @@ class ResBlock(nn.Module):
         """Returns the block's output; `embedding` is [B, E]."""
         h = NormSilu(self.norm)(x)
         # The projection of the embedding brings the bias.
-        h = nn.Conv(self.features, (3, 3), use_bias=False)(h)
-        h = h + nn.Dense(self.features)(embedding)[:, None, None, :]
+        h = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=kernel_init)(h)
+        h = h + nn.Dense(self.features, kernel_init=kernel_init)(embedding)[:, None, None, :]
         h = NormSilu(self.norm)(h)
         h = nn.Conv(self.features, (3, 3), kernel_init=nn.initializers.zeros)(h)
-        return h + (x if x.shape[-1] == self.features else nn.Dense(self.features)(x))
+        return h + (
+            x
+            if x.shape[-1] == self.features
+            else nn.Dense(self.features, kernel_init=kernel_init)(x)
+        )

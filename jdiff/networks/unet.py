@@ -95,11 +95,12 @@ class UNet(nn.Module):
         embedding = nn.silu(embedding)
         widths = [self.width * 2**level for level in range(self.levels)]
 
-        h = nn.Conv(self.width, (3, 3))(x)
+        h = nn.Conv(self.width, (3, 3), kernel_init=layers.kernel_init)(x)
         passed = [h]
         for level, features in enumerate(widths):
             if level > 0:
-                h = nn.Conv(widths[level - 1], (3, 3), strides=(2, 2))(h)
+                halve = nn.Conv(widths[level - 1], (3, 3), (2, 2), kernel_init=layers.kernel_init)
+                h = halve(h)
                 passed.append(h)
             for _ in range(self.blocks):
                 h = layers.ResBlock(features, self.norm)(h, embedding)

@@ -176,7 +176,7 @@ def title(name: str, rows: Sequence[Row], *, short: bool = False) -> str:
 
 def main_measures(rows: Sequence[Row]) -> list[str]:
     """Names of the measures in the main table: the four of a verdict, others if measured."""
-    return [name for name in MEASURES if name in MAIN or any(row.measure(name) for row in rows)]
+    return [name for name in SHOWN if name in MAIN or any(row.measure(name) for row in rows)]
 
 
 def extra_measures(rows: Sequence[Row]) -> list[str]:

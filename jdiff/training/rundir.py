@@ -7,6 +7,7 @@ named and nothing touched; opened with the same one it goes on where its last ch
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,20 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
     kind = type(module)
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
-        "options": {k: v if _is_plain(v) else repr(v) for k, v in options.items()},
+        "options": {k: v if _is_plain(v) else _name(v) for k, v in options.items()},
     }
 
 
 def describe_key(key: jax.Array) -> list[int]:
     """A typed key as config.json holds it."""
     return np.asarray(jax.random.key_data(key)).tolist()
+
+
+def _name(value: Any) -> str:
+    """A function, a dtype or another object in words that are the same in every process."""
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _is_plain(value: Any) -> bool:

@@ -66,6 +66,11 @@ class TrainConfig:
         if self.preconditioning is not None:
             _check.choice("preconditioning", self.preconditioning, PRECONDITIONINGS)
         training_noise(self.noise)
+        if self.optimizer == "sgd" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay must be 0 with optimizer='sgd', which has none; "
+                f"got {self.weight_decay}."
+            )
 
 
 OPTIMIZERS = {

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def refused(error, *words):
         (
             {"preconditioning": "x"},
             ValueError,
-            "preconditioning is 'x'. Accepted: edm, eps, v, x0.",
+            "preconditioning is 'x'. Did you mean 'x0'? Accepted: edm, eps, v,",
         ),
         ({"noise": "edm-lognormal"}, ValueError, "noise is 'edm-lognormal'. Did you mean"),
         ({"noise": -1.0}, ValueError, "noise must be in (0, inf); got -1.0"),
@@ -60,7 +61,7 @@ def test_config_refuses(change, error, words):
 
 
 def test_ends_that_are_accepted():
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"warmup": 0},
         {"weight_decay": 0},
         {"ema_decay": 0},
@@ -69,7 +70,8 @@ def test_ends_that_are_accepted():
         {"noise": 0.5},
         {"preconditioning": "v"},
         {"optimizer": "sgd"},
-    ):
+    ]
+    for change in changes:
         TrainConfig(**change)
 
 
@@ -79,7 +81,7 @@ def test_equal_configs_are_one_key_of_the_cache():
     assert TrainConfig(steps=3) != TrainConfig(steps=4)
 
 
-def updates(gradients, **options):
+def updates(gradients, **options: Any):
     """What the optimizer adds to a parameter 1.0, one gradient after another."""
     rule = optimizer(TrainConfig(**options))
     params, found = np.ones(1, np.float32), []
