@@ -4,6 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+# What tests run in processes of their own.
+collect_ignore_glob = ["*_program.py"]
+
 # Silent broadcasting between ranks and a key used twice are errors in tests.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)

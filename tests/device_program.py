@@ -5,6 +5,7 @@ Arguments: output file, devices of this process, process number, number of proce
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 
 import jax  # noqa: E402  (the flag must be set first)
 import jax.numpy as jnp  # noqa: E402
+from jax.flatten_util import ravel_pytree  # noqa: E402
 
 if PROCESSES > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -36,7 +38,7 @@ class TwoConvolutions(nn.Module):
 
 def main() -> None:
     assert jax.device_count() == DEVICES * PROCESSES, jax.devices()
-    found = {"devices": jax.device_count()}
+    found: dict[str, Any] = {"devices": jax.device_count()}
     data = jdiff.data.load("digits")
     key = jax.random.key(7)
     found["parts"] = len(parallel.replicate(jnp.zeros(3)).addressable_shards)
@@ -71,12 +73,13 @@ def main() -> None:
         result = jdiff.train(network, data, config, key=key, progress=False)
         found[f"{optimizer}_loss"] = result.history["loss"]
         found[f"{optimizer}_held_out_loss"] = result.history["held_out_loss"]
-        flat = jax.flatten_util.ravel_pytree(result.denoiser.variables["params"])[0]
+        flat = ravel_pytree(result.denoiser.variables["params"])[0]
         found[f"{optimizer}_params"] = flat
         y = jnp.asarray(np.random.default_rng(0).normal(size=(4, *data.image_shape)), jnp.float32)
         found[f"{optimizer}_x_hat"] = result.denoiser(y, jnp.float32(0.7))
     if PROCESS == 0:
-        np.savez(OUT, **{name: np.asarray(value) for name, value in found.items()})
+        arrays: Any = {name: np.asarray(value) for name, value in found.items()}
+        np.savez(OUT, **arrays)
 
 
 main()

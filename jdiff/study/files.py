@@ -63,7 +63,7 @@ class StudyDirectory:
             shutil.rmtree(self.path / "runs", ignore_errors=True)
             for name in ("study.json", "results.json", "report.html", "data.npz"):
                 (self.path / name).unlink(missing_ok=True)
-        if not file.exists():
+        elif not file.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise ValueError(
                     f"out_dir {self.path} holds files but no study.json, so it is not a study; "

@@ -337,4 +337,9 @@ def _data_std(data: ImageData) -> float:
         x = _pixels.to_model(data.images[i : i + 8192]).reshape(len(p[i : i + 8192]), -1)
         mean += p[i : i + 8192] @ x.mean(1, dtype=np.float64)
         square += p[i : i + 8192] @ np.square(x, dtype=np.float64).mean(1)
-    return float(np.sqrt(square - mean**2))
+    variance = square - mean**2
+    if variance <= 1e-12 * square:  # zero, to rounding
+        raise ValueError(
+            "data has no variance: every value of every training image that has weight is the same."
+        )
+    return float(np.sqrt(variance))

@@ -37,7 +37,7 @@ def noisy(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndar
 
 @pytest.fixture(scope="module")
 def twins() -> np.ndarray:
-    """400 random smooth 28x28 images, 40 of them with a twin three grey levels away in one pixel."""
+    """400 smooth random 28x28 images; 40 have a twin three grey levels away in one pixel."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (400, 7, 7, 1))
     images = coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8)
@@ -204,6 +204,7 @@ def test_no_float_copy_of_the_data_and_memory_that_does_not_grow(rng: np.random.
         sigma = jnp.float32(0.5)
         assert f"f32[{n},144]" not in str(jax.make_jaxpr(call)(denoiser, y, sigma))
         memory = call.lower(denoiser, y, sigma).compile().memory_analysis()
+        assert memory is not None
         temporary.append(memory.temp_size_in_bytes)
     assert temporary[0] == temporary[1]
 

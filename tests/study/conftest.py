@@ -13,25 +13,28 @@ MLP = "mlp:width=16,depth=2"
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> str:
-    """60 training and 40 held-out images, 8x8x1 and smooth, of two classes."""
+    """32 training and 40 held-out images, 8x8x1 and smooth, of two classes."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (100, 2, 2, 1)).repeat(4, 1).repeat(4, 2)
-    images = np.clip(images + rng.integers(-20, 21, (100, 8, 8, 1)), 0, 255).astype(np.uint8)
-    labels = np.arange(100) % 2
+    images = rng.integers(0, 256, (72, 2, 2, 1)).repeat(4, 1).repeat(4, 2)
+    images = np.clip(images + rng.integers(-20, 21, (72, 8, 8, 1)), 0, 255).astype(np.uint8)
+    labels = np.arange(72) % 2
     path = tmp_path_factory.mktemp("data") / "blocks.npz"
     np.savez(
         path,
-        train_images=images[:60],
-        train_labels=labels[:60],
-        test_images=images[60:],
-        test_labels=labels[60:],
+        train_images=images[:32],
+        train_labels=labels[:32],
+        test_images=images[32:],
+        test_labels=labels[32:],
     )
     return f"npz:{path}"
 
 
 @pytest.fixture(scope="session")
 def make_study(data):
-    """A tiny study with fields replaced; networks of all of them share one compiled step."""
+    """A tiny study with fields replaced; networks of all of them share one compiled step.
+
+    So few images are searched for neighbours without a compiled program, which has its own tests.
+    """
 
     def make(**fields) -> Study:
         return Study(
@@ -39,7 +42,7 @@ def make_study(data):
                 "name": "tiny",
                 "data": data,
                 "architectures": ("optimal", "linear", MLP),
-                "num_train": (40,),
+                "num_train": (24,),
                 "budget": Budget(10),
                 "batch_size": 8,
                 "num_samples": 24,

@@ -9,24 +9,17 @@ import pytest
 
 import jdiff
 from jdiff import data as datasets
-from jdiff import noise, training
-from jdiff.denoisers import LinearDenoiser
-from jdiff.networks import NETWORKS
+from jdiff import noise
 from jdiff.sampling import sample_key
-from jdiff.study import Budget, config, cost, run
-from jdiff.training import loop
+from jdiff.study import Budget, run
 
 MLP = "mlp:width=16,depth=2"
-RUNS = ["optimal-n40-s0", "linear-n40-s0", *(f"mlp-width-16-depth-2-n40-s{s}" for s in (0, 1, 2))]
+RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" for s in (0, 1, 2))]
 KEYS = [  # contracts.md, Files
     *("label", "architecture", "options", "preconditioning", "data", "num_train", "seed"),
     *("status", "error", "num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
     *("nfe", "measures", "verdict", "samples"),
 ]
-
-
-def labels_of(rows):
-    return [(row.label, row.record["seed"], row.record["status"]) for row in rows]
 
 
 def images_of(run_dir):
@@ -49,8 +42,8 @@ def test_the_files_of_a_study(finished):
 
 def test_three_seeds_are_three_rows_of_a_network_and_one_of_a_closed_form(finished, records):
     assert list(records(finished)) == [
-        *("optimal n40 s0", "linear n40 s0"),
-        *(f"{MLP} n40 s{seed}" for seed in (0, 1, 2)),
+        *("optimal n24 s0", "linear n24 s0"),
+        *(f"{MLP} n24 s{seed}" for seed in (0, 1, 2)),
     ]
     # Another seed is another initialisation and other batches, and so other samples.
     a, b = (images_of(finished / "runs" / name) for name in RUNS[2:4])
@@ -68,7 +61,7 @@ def test_results_json_is_as_the_contract_says(finished, make_study):
     assert results["versions"]["jax"] == jax.__version__
     for row in results["rows"]:
         assert sorted(row) == sorted(KEYS)
-        assert (row["status"], row["error"], row["num_train"]) == ("ok", None, 40)
+        assert (row["status"], row["error"], row["num_train"]) == ("ok", None, 24)
         assert row["nfe"] == 7  # heun, four steps
         assert {"compile", "train", "sample"} <= set(row["seconds"])
         assert set(row["images_per_s"]) == {"train", "sample"}
@@ -86,7 +79,7 @@ def test_results_json_is_as_the_contract_says(finished, make_study):
 
 def test_what_a_network_and_a_closed_form_say_of_themselves(finished, records):
     found = records(finished)
-    optimal, linear, mlp = (found[k] for k in ("optimal n40 s0", "linear n40 s0", f"{MLP} n40 s1"))
+    optimal, linear, mlp = (found[k] for k in ("optimal n24 s0", "linear n24 s0", f"{MLP} n24 s1"))
     for row in (optimal, linear):
         assert row["budget"] is row["preconditioning"] is row["seconds"]["train"] is None
         assert row["options"] == {}
@@ -99,25 +92,25 @@ def test_what_a_network_and_a_closed_form_say_of_themselves(finished, records):
     }
     assert mlp["seconds"]["train"] > 0
     assert mlp["images_per_s"]["train"] > 0
-    assert mlp["samples"] == "runs/mlp-width-16-depth-2-n40-s1/samples.npz"
+    assert mlp["samples"] == "runs/mlp-width-16-depth-2-n24-s1/samples.npz"
 
 
 @pytest.mark.core
 def test_closed_forms_are_measured_for_what_they_are(finished, records):
     found = records(finished)
-    optimal = found["optimal n40 s0"]
+    optimal = found["optimal n24 s0"]
     assert optimal["measures"]["memorized_fraction"]["value"] == 1.0
     assert optimal["verdict"]["word"] == "memorizes"
     assert optimal["measures"]["pearson_r_to_optimal"]["value"] == pytest.approx(1, abs=1e-6)
-    assert found["linear n40 s0"]["measures"]["memorized_fraction"]["value"] < 0.5
-    assert found["linear n40 s0"]["measures"]["pearson_r_to_optimal"]["value"] < 0.95
+    assert found["linear n24 s0"]["measures"]["memorized_fraction"]["value"] < 0.5
+    assert found["linear n24 s0"]["measures"]["pearson_r_to_optimal"]["value"] < 0.95
 
 
 @pytest.mark.core
 def test_all_rows_share_the_training_subset_that_the_studys_seed_draws(finished, data):
     whole = datasets.load(data)
     key = jax.random.fold_in(jax.random.key(3), 0)
-    subset = whole.subset(40, key)
+    subset = whole.subset(24, key)
     for name in RUNS:
         settings = json.loads((finished / "runs" / name / "row.json").read_text())["settings"]
         assert settings["data"]["fingerprint"] == subset.fingerprint() != whole.fingerprint()
@@ -132,11 +125,11 @@ def test_all_rows_start_from_the_same_noise(finished, name):
     grid = noise.karras(4)
     key = jax.random.fold_in(jax.random.key(3), 1)
     normal = lambda i: jax.random.normal(jax.random.fold_in(sample_key(key, i), 0), (8, 8, 1))
-    y = grid[0] * jax.vmap(normal)(jnp.arange(24))
+    y = grid[0] * jax.vmap(normal)(jnp.arange(32))  # the study's batch: 24 in whole powers of 2
     denoiser = jdiff.load(finished / "runs" / name)
-    found = jdiff.solve(denoiser, y, grid, solver="heun")
-    # Batches of 24 and 32 rows round differently, at noise of 80.
-    np.testing.assert_allclose(found, images_of(finished / "runs" / name), atol=2e-4)
+    found = jdiff.solve(denoiser, y, grid, solver="heun")[:24]
+    # Another program of the same sums: a few roundings, at noise of 80.
+    np.testing.assert_allclose(found, images_of(finished / "runs" / name), atol=1e-4)
 
 
 def test_samples_say_how_they_were_made(finished):
@@ -155,7 +148,7 @@ def test_started_again_it_does_nothing_twice(copied, make_study, snapshot, capsy
     assert snapshot(copied / "runs") == before  # neither written again nor added to
     said = capsys.readouterr().err
     assert said.count("done before, kept") == 5
-    assert "[5/5] mlp-width-16-depth-2-n40-s2: done before, kept" in said
+    assert "[5/5] mlp-width-16-depth-2-n24-s2: done before, kept" in said
     assert "Roughly" in said
 
 
@@ -166,12 +159,12 @@ def test_an_added_architecture_alone_is_run(copied, make_study, snapshot, record
     run(study, copied, progress=False)
     after = snapshot(copied / "runs")
     assert {name: after[name] for name in before} == before
-    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"linear-rank-2-n40-s0"}
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"linear-rank-2-n24-s0"}
     new = records(copied)
-    assert new.keys() - old.keys() == {"linear:rank=2 n40 s0"}
+    assert new.keys() - old.keys() == {"linear:rank=2 n24 s0"}
     assert {name: new[name] for name in old} == old
     # linear, rank 2: mean, two axes, two eigenvalues.
-    assert new["linear:rank=2 n40 s0"]["num_params"] == 64 + 2 * 64 + 2
+    assert new["linear:rank=2 n24 s0"]["num_params"] == 64 + 2 * 64 + 2
 
 
 @pytest.mark.core
@@ -203,8 +196,8 @@ def test_another_study_is_refused_and_nothing_touched(
     [
         ({"architectures": ("mlp:widht=3",)}, "option of mlp is 'widht'"),
         ({"architectures": ("optimal", "unet:levels=9")}, "levels must be at most 4"),
-        ({"architectures": ("linear:rank=100",)}, "rank must be from 1 to 39; got 100"),
-        ({"num_train": (40, 61)}, "num_train must be from 1 to 60; got 61"),
+        ({"architectures": ("linear:rank=100",)}, "rank must be from 1 to 23; got 100"),
+        ({"num_train": (24, 33)}, "num_train must be from 1 to 32; got 33"),
         ({"data": "npz:nowhere.npz"}, "there is no file nowhere.npz"),
     ],
     ids=["option", "levels", "rank", "num_train", "data"],
@@ -232,16 +225,16 @@ def test_a_directory_of_something_else_is_refused(tmp_path, make_study):
 def test_force_starts_anew_and_leaves_what_is_not_the_studys(copied, make_study, records):
     (copied / "notes.txt").write_text("mine")
     run(make_study(architectures=("linear",), num_samples=30), copied, force=True, progress=False)
-    assert list(records(copied)) == ["linear n40 s0"]
-    assert [p.name for p in (copied / "runs").iterdir()] == ["linear-n40-s0"]
-    assert len(images_of(copied / "runs" / "linear-n40-s0")) == 30
+    assert list(records(copied)) == ["linear n24 s0"]
+    assert [p.name for p in (copied / "runs").iterdir()] == ["linear-n24-s0"]
+    assert len(images_of(copied / "runs" / "linear-n24-s0")) == 30
     assert (copied / "notes.txt").read_text() == "mine"
 
 
 def test_training_sizes_are_rows_of_their_own(tmp_path, make_study, records):
-    study = make_study(architectures=("linear",), num_train=(20, None))
+    study = make_study(architectures=("linear",), num_train=(24, None))
     run(study, tmp_path / "out", progress=False)
-    assert list(records(tmp_path / "out")) == ["linear n20 s0", "linear n60 s0"]
+    assert list(records(tmp_path / "out")) == ["linear n24 s0", "linear n32 s0"]
 
 
 def test_the_rows_that_are_returned_are_those_of_results_json(copied, make_study, records):
@@ -251,53 +244,3 @@ def test_the_rows_that_are_returned_are_those_of_results_json(copied, make_study
     np.testing.assert_array_equal(rows[0].pictures.samples, images_of(copied / "runs" / RUNS[0]))
     assert rows[0].pictures.history is None
     assert len(rows[2].pictures.history["loss"]) == 10
-
-
-# What fails.
-
-
-class Flaky(NETWORKS["mlp"]):
-    """An MLP whose training can be made to fail, as for want of memory."""
-
-    broken = True
-
-    def __call__(self, x, c_noise, labels=None, train=False):
-        if train and Flaky.broken:
-            raise MemoryError("no room for the gradient")
-        return x
-
-
-def test_a_failing_network_is_reported_stops_no_other_and_is_tried_again(
-    tmp_path, make_study, records, snapshot, monkeypatch, capsys
-):
-    monkeypatch.setitem(NETWORKS, "flaky", Flaky)
-    monkeypatch.setattr(Flaky, "broken", True)
-    study = make_study(architectures=("flaky:width=2,depth=1", "linear"))
-    rows = run(study, tmp_path / "out")
-    assert labels_of(rows) == [("flaky:width=2,depth=1", 0, "failed"), ("linear", 0, "ok")]
-    error = "MemoryError: no room for the gradient"
-    assert rows[0].record["error"] == error
-    assert rows[0].pictures is None
-    record = records(tmp_path / "out")["flaky:width=2,depth=1 n40 s0"]
-    assert sorted(record) == sorted(KEYS)
-    assert (record["error"], record["verdict"], record["samples"]) == (error, None, None)
-    assert error in (tmp_path / "out" / "report.html").read_text()
-    said = capsys.readouterr().err
-    assert "Traceback" in said  # for whoever looks for the reason
-    assert said.rstrip().splitlines()[-1].startswith("finished in")
-
-    linear = snapshot(tmp_path / "out" / "runs" / "linear-n40-s0")
-    monkeypatch.setattr(Flaky, "broken", False)
-    monkeypatch.setattr(training, "train", once := Counted(training.train))
-    with pytest.raises(AttributeError, match="params"):
-        training.train(Flaky(), None)  # placeholder
-    del once, linear
-
-
-class Counted:
-    def __init__(self, function):
-        self.function, self.count = function, 0
-
-    def __call__(self, *args, **kwargs):
-        self.count += 1
-        return self.function(*args, **kwargs)

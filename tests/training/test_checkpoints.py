@@ -12,6 +12,10 @@ from tiny_training import assert_trees_equal
 
 from jdiff.training.checkpoints import Checkpoints
 
+# Where an array cannot be read, the library's other reads come back to an event loop that is
+# closed by then; it says so on stderr, and pytest makes a warning of it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def tree(step):
     """An array large enough to lie raw in a file of its own, and a scalar."""

@@ -1,0 +1,206 @@
+"""What fails is reported and stops no other row; what was stopped goes on where it stood."""
+
+import json
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdiff.denoisers import LinearDenoiser
+from jdiff.networks import NETWORKS
+from jdiff.study import Budget, config, cost, run
+from jdiff.training import loop
+
+NAME = "mlp:width=16,depth=2"
+RUN = "mlp-width-16-depth-2-n24-s0"
+real_fit = config.CLOSED_FORMS["linear"][0]
+
+
+class Flaky(nn.Module):
+    """A network of one parameter, whose training fails as long as it is `broken`."""
+
+    preconditioning = "x0"
+    broken = True
+
+    @staticmethod
+    def image_defaults(image_shape):
+        return {}
+
+    @nn.nowrap
+    def check_image(self, image_shape):
+        pass
+
+    @nn.compact
+    def __call__(self, x, c_noise, labels=None, train=False):
+        if train and Flaky.broken:
+            raise MemoryError("no room for the gradient")
+        return x * self.param("scale", nn.initializers.ones, (), jnp.float32)
+
+
+def statuses(rows):
+    return [(row.label.partition(":")[0], row.record["status"]) for row in rows]
+
+
+@pytest.fixture
+def fit_of_linear(monkeypatch):
+    """Puts a function in the place of the linear denoiser's fit."""
+    return lambda fit: monkeypatch.setitem(config.CLOSED_FORMS, "linear", (fit, ("rank",)))
+
+
+def test_a_failing_network_is_reported_stops_no_other_and_is_tried_again(
+    tmp_path, make_study, records, snapshot, monkeypatch, capsys
+):
+    monkeypatch.setitem(NETWORKS, "flaky", Flaky)
+    monkeypatch.setattr(Flaky, "broken", True)
+    study, out = make_study(architectures=("flaky", "linear")), tmp_path / "out"
+    rows = run(study, out)
+    assert statuses(rows) == [("flaky", "failed"), ("linear", "ok")]
+    error = "MemoryError: no room for the gradient"
+    failed, ok = records(out).values()
+    assert failed["error"] == rows[0].record["error"] == error
+    assert failed.keys() == ok.keys()  # what it lacks is null
+    assert failed["verdict"] is failed["samples"] is failed["measures"] is None
+    assert error in (out / "report.html").read_text()
+    said = capsys.readouterr().err
+    assert "Traceback" in said  # for whoever looks for the reason
+    assert said.rstrip().splitlines()[-1].startswith("finished in")
+
+    before = snapshot(out / "runs" / "linear-n24-s0")
+    monkeypatch.setattr(Flaky, "broken", False)
+    assert statuses(run(study, out, progress=False)) == [("flaky", "ok"), ("linear", "ok")]
+    assert snapshot(out / "runs" / "linear-n24-s0") == before
+    assert [row["error"] for row in records(out).values()] == [None, None]
+
+
+@pytest.mark.core
+def test_a_closed_form_that_failed_before_it_wrote_anything_is_tried_again(
+    tmp_path, make_study, fit_of_linear
+):
+    fits = []
+
+    def fit(data, **options):
+        fits.append(options)
+        if len(fits) == 2:  # the first counts FLOPs, before rows are made
+            raise MemoryError("no room")
+        return real_fit(data, **options)
+
+    fit_of_linear(fit)
+    study = make_study(architectures=("linear",))
+    assert statuses(run(study, tmp_path / "out", progress=False)) == [("linear", "failed")]
+    assert statuses(run(study, tmp_path / "out", progress=False)) == [("linear", "ok")]
+
+
+@pytest.mark.core
+def test_samples_that_are_not_finite_fail_the_row(tmp_path, make_study, records, fit_of_linear):
+    def fit(data, **options):
+        denoiser = real_fit(data, **options)
+        return denoiser.replace(mean=jnp.full_like(denoiser.mean, jnp.nan))
+
+    fit_of_linear(fit)
+    rows = run(make_study(architectures=("linear", "optimal")), tmp_path / "out", progress=False)
+    assert statuses(rows) == [("linear", "failed"), ("optimal", "ok")]
+    error = records(tmp_path / "out")["linear n24 s0"]["error"]
+    assert error.startswith("ValueError: generated must be finite")
+    assert "24 of 24" in error
+
+
+def test_a_study_of_failures_alone_has_a_report(tmp_path, make_study, fit_of_linear):
+    def fit(data, **options):
+        return LinearDenoiser(*[jnp.full(1, jnp.nan)] * 3, image_shape=(8, 8, 1))
+
+    fit_of_linear(fit)
+    study = make_study(architectures=("linear",))
+    # Counting its FLOPs fails, so nothing begins.
+    with pytest.raises(TypeError):
+        run(study, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+    fit_of_linear(
+        lambda data, **options: real_fit(data, **options).replace(mean=jnp.full(64, jnp.nan))
+    )
+    rows = run(study, tmp_path / "out", progress=False)
+    assert statuses(rows) == [("linear", "failed")]
+    assert "must be finite" in (tmp_path / "out" / "report.html").read_text()
+
+
+class Stops:
+    """Ctrl-C before the step `at`; counts the steps that were begun."""
+
+    def __init__(self, at: int | None):
+        self.at, self.begun, self.run = at, [], loop._Clock.run
+
+    def __get__(self, clock, kind):
+        def run_steps(compiled, state, data, step, stop, bar):
+            if step == self.at:
+                raise KeyboardInterrupt
+            self.begun += range(step, stop)
+            return self.run(clock, compiled, state, data, step, stop, bar)
+
+        return run_steps
+
+
+def test_stopped_in_the_middle_of_training_it_goes_on_there(
+    tmp_path, make_study, finished, monkeypatch
+):
+    study, out = make_study(architectures=("linear", NAME)), tmp_path / "out"
+    monkeypatch.setattr(loop._Clock, "run", stopped := Stops(at=6))
+    with pytest.raises(KeyboardInterrupt):
+        run(study, out, progress=False)
+    assert stopped.begun == [0, 1, 2, 3, 4, 5]
+    assert not (out / "results.json").exists()
+    assert not (out / "runs" / RUN / "row.json").exists()
+
+    stopped.at, stopped.begun = None, []
+    rows = run(study, out, progress=False)
+    assert stopped.begun == [6, 7, 8, 9]  # the missing steps alone
+    assert statuses(rows) == [("linear", "ok"), ("mlp", "ok")]
+    # As if never stopped: bit for bit the samples and the history of the shared study.
+    for name, read in (("metrics.jsonl", lambda path: path.read_text()), ("samples.npz", np.load)):
+        a, b = (read(path / "runs" / RUN / name) for path in (finished, out))
+        if name == "samples.npz":
+            a, b = a["images"], b["images"]
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_budget_in_seconds_keeps_the_steps_it_bought_when_it_was_begun(
+    tmp_path, make_study, monkeypatch
+):
+    # 2 s at 5 steps a second, and later on a machine ten times as fast.
+    speed, timed = 5 * 8, []
+    real_steps = cost.steps
+
+    def steps(budget, *args, **kwargs):
+        timed.append(budget.unit)
+        return real_steps(Budget(2 * speed / 8), *args, **kwargs)
+
+    monkeypatch.setattr(cost, "steps", steps)
+    study = make_study(architectures=(NAME,), budget=Budget(2, "seconds"))
+    monkeypatch.setattr(loop._Clock, "run", stopped := Stops(at=6))
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "out", progress=False)
+    speed, stopped.at, stopped.begun = 10 * speed, None, []
+    run(study, tmp_path / "out", progress=False)
+    assert timed == ["seconds"]  # once
+    assert stopped.begun == [6, 7, 8, 9]
+    settings = json.loads((tmp_path / "out" / "runs" / RUN / "row.json").read_text())["settings"]
+    assert settings["train"]["steps"] == 10
+    # Done, it is kept, however fast the machine.
+    run(study, tmp_path / "out", progress=False)
+    assert (timed, stopped.begun) == (["seconds"], [6, 7, 8, 9])
+
+
+def test_a_row_of_other_settings_is_refused(copied, make_study):
+    file = copied / "runs" / RUN / "row.json"
+    row = json.loads(file.read_text())
+    row["settings"]["train"]["steps"] = 9
+    file.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=r"holds another row: train.steps is 9 there and 10 here"):
+        run(make_study(), copied, progress=False)
+
+
+def test_a_damaged_row_is_named(copied, make_study):
+    file = copied / "runs" / RUN / "row.json"
+    file.write_text(file.read_text()[:40])
+    with pytest.raises(ValueError, match=r"row\.json is damaged"):
+        run(make_study(), copied, progress=False)
