@@ -45,8 +45,9 @@ def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads an npz whole."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    # Opened here: np.load leaves a damaged file open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def plain(value: Any) -> Any:

@@ -83,6 +83,9 @@ class StudyDirectory:
                     "changed."
                 )
         _files.write_json(file, described)
+
+    def keep_examples(self, data: ImageData) -> None:
+        """Writes data.npz: some of the images trained on and held out, for the report to show."""
         _files.write_arrays(
             self.path / "data.npz",
             images=data.images[:_SHOWN],

@@ -58,6 +58,8 @@ def run(
             _check.integer("num_train", n, maximum=whole.num_train)
         subset = whole if n is None else whole.subset(n, row.study_key(study, row.SUBSET))
         references[subset.num_train] = row.Reference(study, subset)
+    if parallel.is_writer():
+        directory.keep_examples(next(iter(references.values())).data)
     plan = [
         (architecture, n, seed)
         for n in references

@@ -235,3 +235,16 @@ def test_labels_without_classes_are_refused():
 def test_bytes_are_refused():
     with pytest.raises(TypeError, match="x must be float; got dtype uint8"):
         layers.check_inputs(jnp.zeros((2, 4, 4, 1), jnp.uint8), jnp.zeros(2), None, None)
+
+
+# Initialisation
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 64), (64, 64)], ids=str)
+def test_kernels_start_with_variance_one_over_fan_in(shape):
+    kernel = layers.kernel_init(jax.random.key(0), shape, jnp.float32)
+    assert kernel.shape == shape
+    assert kernel.dtype == jnp.float32
+    fan_in = np.prod(shape[:-1])
+    # 4096 draws or more: the variance is known to sqrt(2 / 4096) = 2.2 %, taken four times.
+    assert float(jnp.var(kernel)) * fan_in == pytest.approx(1, rel=0.09)

@@ -128,8 +128,9 @@ def test_all_rows_start_from_the_same_noise(finished, name):
     y = grid[0] * jax.vmap(normal)(jnp.arange(32))  # the study's batch: 24 in whole powers of 2
     denoiser = jdiff.load(finished / "runs" / name)
     found = jdiff.solve(denoiser, y, grid, solver="heun")[:24]
-    # Another program of the same sums: a few roundings, at noise of 80.
-    np.testing.assert_allclose(found, images_of(finished / "runs" / name), atol=1e-4)
+    # Another program of the same sums. Roundings of y, 1e-6 at sigma 0.5, are divided by 0.002 and
+    # multiplied by 0.5 / 2 in Heun's last step; other noise would differ by about 1.
+    np.testing.assert_allclose(found, images_of(finished / "runs" / name), atol=2e-3)
 
 
 def test_samples_say_how_they_were_made(finished):
