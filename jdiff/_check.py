@@ -140,7 +140,7 @@ def labels(name: str, array: Any, num_rows: int, num_classes: int | None = None)
     if array.shape != (num_rows,):
         raise ValueError(f"{name} must have shape ({num_rows},); got {array.shape}.")
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    if low < 0 or (num_classes is not None and high >= num_classes):
+    if low < 0 or high >= (2**31 if num_classes is None else num_classes):
         top = "num_classes - 1" if num_classes is None else f"{num_classes - 1}"
         raise ValueError(f"{name} must lie in 0 .. {top}; got {low} .. {high}.")
     return array.astype(np.int32)

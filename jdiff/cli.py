@@ -29,6 +29,7 @@ def study(
     sigmas: str | None = None,
     solver: str | None = None,
     seed: int | None = None,
+    held_out: float | None = None,
     out: Path | None = None,
     data_dir: Path | None = None,
     download: bool = False,
@@ -54,6 +55,7 @@ def study(
         sigmas: Noise levels as GRID:STEPS, for example karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m.
         seed: Of training subsets and of the starting noise.
+        held_out: The share of images to hold out, for data that brings no held-out images.
         out: Where results go; default runs/NAME.
         data_dir: Where TFDS data sets lie.
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
@@ -75,8 +77,9 @@ def study(
         "sigmas": sigmas,
         "solver": solver,
         "seed": seed,
+        "held_out": held_out,
     }
-    budget = budget or os.environ.get("JDIFF_BUDGET")
+    budget = budget or os.environ.get("JDIFF_BUDGET") or None
     if budget == "tiny":
         chosen = chosen.tiny()
     elif budget is not None:
@@ -90,6 +93,12 @@ def study(
     )
     print(jdiff.report.table(rows))
     print(f"\nreport: {out / 'report.html'}")
+    failed = [row.label for row in rows if row.failed]
+    if failed:
+        print(
+            f"jdiff: {len(failed)} of {len(rows)} rows failed: {', '.join(failed)}", file=sys.stderr
+        )
+        sys.exit(1)
 
 
 def train(
@@ -99,6 +108,7 @@ def train(
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = _TRAINING,
     num_train: int | None = None,
     seed: int = 0,
+    held_out: float | None = None,
     data_dir: Path | None = None,
     download: bool = False,
     force: bool = False,
@@ -115,6 +125,7 @@ def train(
         config: How a network is trained.
         num_train: Train on this many images, drawn by the seed.
         seed: Of the training subset, initialisation and batches.
+        held_out: The share of images to hold out, for data that brings no held-out images.
         data_dir: Where TFDS data sets lie.
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Remove a run that is there and start anew.
@@ -134,6 +145,7 @@ def train(
             data_dir=data_dir,
             download=download,
             force=force,
+            held_out=held_out,
         )
     )
 
@@ -141,7 +153,7 @@ def train(
 def sample(
     run: Annotated[Path, tyro.conf.Positional],
     num: int = 64,
-    sigmas: str = "karras:18",
+    sigmas: str | None = None,
     solver: str = "heun",
     labels: int | None = None,
     seed: int = 0,
@@ -154,7 +166,7 @@ def sample(
     Args:
         run: A run directory, as `jdiff train` and studies make them.
         num: How many samples.
-        sigmas: Noise levels as GRID:STEPS, for example karras:18.
+        sigmas: Noise levels as GRID:STEPS; default the run's own levels, else karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m.
         labels: A class for all samples, if the denoiser has classes.
         seed: Of the noise; sample i depends on the seed and i alone.

@@ -89,6 +89,33 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def on_writer(work: Callable[[], Any]) -> None:
+    """Runs `work` in the process that writes files; if it fails there, it fails in all.
+
+    Raises:
+      Exception: in the writing process what `work` raised, in the others a RuntimeError.
+    """
+    error = None
+    if is_writer():
+        try:
+            work()
+        except Exception as raised:
+            error = raised
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.asarray(error is not None))
+        if failed and error is None:
+            raise RuntimeError("the process that writes files failed; its message says why.")
+    if error is not None:
+        raise error
+
+
+def same_everywhere(number: int) -> int:
+    """The writing process's number in all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
 def wait_for_all(name: str) -> None:
     """Waits until every process has come here; `name` says where."""
     if jax.process_count() > 1:

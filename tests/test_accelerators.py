@@ -76,14 +76,13 @@ denoiser = functools.cache(lambda name: DENOISERS[name]())
 
 
 def sampling_program(name: str, solver: str, **options) -> tuple[Callable, tuple]:
-    program = sampler._program(
-        denoiser(name), solvers.SOLVERS[solver], **{"record": None, "start": True, **options}
-    )
     grid = np.array([10.0, 1.0, 0.05, 0.0], np.float32)
     rows = (jax.local_device_count(), BATCH)
     stacked = lambda dtype, *shape: jax.ShapeDtypeStruct((*rows, *shape), dtype)
     wanted = stacked(jnp.int32) if name.endswith("classes") else None
     y = None if options.get("start", True) else stacked(jnp.float32, *SHAPE)
+    options = {"record": None, "start": True, **options}
+    program = sampler._program(denoiser(name), solvers.SOLVERS[solver], wanted, **options)
     return program, ((denoiser(name), grid, jax.random.key(0)), (stacked(jnp.int32), y, wanted))
 
 

@@ -4,15 +4,16 @@ import dataclasses
 import inspect
 import json
 import re
+from typing import Any
 
 import jax
 import numpy as np
-import platformdirs
 import pytest
 from PIL import Image
 
 import jdiff
 from jdiff import cli
+from jdiff.study import config
 from jdiff.training import TrainConfig
 
 MLP = "mlp:width=16,depth=2"
@@ -115,6 +116,18 @@ def test_the_tiny_study(jdiff_command, data, tmp_path, monkeypatch, how):
     assert json.loads((out / "results.json").read_text())["command"].startswith("jdiff ")
 
 
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("value", "message"), [("huge", "got 'huge'"), ("", "num_samples must be")]
+)
+def test_a_budget_in_the_environment_is_checked_and_an_empty_one_is_none(
+    jdiff_command, monkeypatch, value, message
+):
+    monkeypatch.setenv("JDIFF_BUDGET", value)
+    status, _, said = jdiff_command("study", "demo", "--num-samples", "5", "--no-cache")
+    assert (status, message in said) == (2, True)
+
+
 def test_a_network_in_a_study_and_its_default_folder(jdiff_command, data, tmp_path, monkeypatch):
     monkeypatch.delenv("JDIFF_BUDGET", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -136,6 +149,22 @@ def test_a_network_in_a_study_and_its_default_folder(jdiff_command, data, tmp_pa
 
     status, _, _ = jdiff_command(*command, "--seed", "5", "--force")
     assert status == 0
+
+
+def test_a_failed_row_is_said_and_told_by_the_exit_status(
+    jdiff_command, data, tmp_path, monkeypatch
+):
+    def fit(data, **options):
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(config.CLOSED_FORMS, "linear", (fit, ("rank",)))
+    status, printed, said = jdiff_command(
+        "study", "demo", "--data", data, "--architectures", "linear", *TINY, "--out", tmp_path / "o"
+    )
+    assert status == 1
+    assert "linear failed: MemoryError: no room" in printed
+    assert f"report: {tmp_path / 'o' / 'report.html'}" in printed
+    assert said.endswith("jdiff: 1 of 1 rows failed: linear\n")
 
 
 @pytest.mark.core
@@ -182,13 +211,13 @@ def test_a_network_is_trained_goes_on_and_is_sampled(jdiff_command, data, tmp_pa
     assert printed.startswith(f"trained {MLP} for 10 steps on 24 images: loss ")
     assert printed.endswith(f"; {run}\n")
     assert "10/10" in said
-    config = json.loads((run / "config.json").read_text())["train"]
-    assert config == dataclasses.asdict(TrainConfig(steps=10, batch_size=8, warmup=1))
+    trained = json.loads((run / "config.json").read_text())["train"]
+    assert trained == dataclasses.asdict(TrainConfig(steps=10, batch_size=8, warmup=1))
 
-    weights = jax.tree.leaves(jdiff.load(run).variables)
+    weights = jax.tree.leaves(jdiff.load(run))
     status, again, _ = jdiff_command(*command)  # done: nothing is trained again
     assert (status, again) == (0, printed)
-    for a, b in zip(weights, jax.tree.leaves(jdiff.load(run).variables), strict=True):
+    for a, b in zip(weights, jax.tree.leaves(jdiff.load(run)), strict=True):
         np.testing.assert_array_equal(a, b)
 
     status, printed, said = jdiff_command(*command, "--learning-rate", "0.1")
@@ -214,6 +243,16 @@ def test_samples_are_not_overwritten_unless_told_to(jdiff_command, linear_run, t
     assert out.read_bytes() != before
 
 
+@pytest.mark.core
+def test_a_picture_is_not_overwritten_either(jdiff_command, linear_run, tmp_path):
+    (tmp_path / "a.png").write_text("a photograph")
+    command = ["sample", linear_run, "--num", "5", "--sigmas", "karras:4", "--no-cache"]
+    status, _, said = jdiff_command(*command, "--out", tmp_path / "a.npz")
+    assert (status, "a.png is there already" in said) == (2, True)
+    assert (tmp_path / "a.png").read_text() == "a photograph"
+    assert not (tmp_path / "a.npz").exists()
+
+
 def test_toy_samples_have_no_picture(jdiff_command, tmp_path):
     run = tmp_path / "run"
     jdiff_command("train", "linear", "--data", "toy:gaussian_2d", "--out", run, "--no-cache")
@@ -226,7 +265,13 @@ def test_force_replaces_a_run_and_nothing_else(jdiff_command, data, tmp_path):
     assert jdiff_command("train", "linear", *command)[0] == 0
     assert jdiff_command("train", "linear:rank=2", *command)[0] == 2
     assert jdiff_command("train", "linear:rank=2", *command, "--force")[0] == 0
-    assert jdiff.load(tmp_path / "run").basis.shape == (64, 2)
+    found: Any = jdiff.load(tmp_path / "run")
+    assert found.basis.shape == (64, 2)
+
+    # What cannot be fitted or built costs no run.
+    for bad in ("linear:rank=99", "mlp:width=0", "mlp:widht=3"):
+        assert jdiff_command("train", bad, *command, "--force")[0] == 2
+    assert jdiff.load(tmp_path / "run").image_shape == (8, 8, 1)
 
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.tex").write_text("my only copy")
@@ -343,12 +388,13 @@ def test_what_is_no_users_mistake_is_not_hidden(monkeypatch):
 
 @pytest.mark.core
 def test_the_compilation_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
-    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    folder = lambda: jax.config.values["jax_compilation_cache_dir"]
+    before = folder()
     try:
         cli._use_cache(False)
-        assert jax.config.jax_compilation_cache_dir == before
+        assert folder() == before
         cli._use_cache(True)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jdiff" / "compiled")
+        assert folder() == str(tmp_path / "jdiff" / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

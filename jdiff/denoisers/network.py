@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jdiff import _check
-from jdiff.denoisers.protocol import check_rows
+from jdiff.denoisers.protocol import check_rows, check_sigma
 from jdiff.noise import per_row
 
 # Each row: (sigma, data deviation) -> (c_skip, c_out).
@@ -130,7 +130,7 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
           x_hat [B, H, W, C].
         """
         check_rows("y", y, self.image_shape)
-        sigma = jnp.broadcast_to(jnp.asarray(sigma, y.dtype), y.shape[:1])
+        sigma = check_sigma(sigma, y)
         apply: Any = functools.partial(self.module.apply, self.variables, labels=labels)
         return precondition(apply, self.preconditioning, self.data_std, y, sigma)
 

@@ -110,7 +110,9 @@ class OptimalDenoiser(flax.struct.PyTreeNode):
 
     def _admit(self, labels: jax.Array | None) -> jax.Array | None:
         """Labels as the core reads them: the null class admits every image."""
-        if labels is None or self.num_classes is None:
+        if labels is None:
             return None
+        if self.num_classes is None:
+            raise ValueError("labels must be None: this OptimalDenoiser was fitted without labels.")
         labels = jnp.broadcast_to(labels, (labels.shape or (1,)))
-        return jnp.where(labels >= self.num_classes, -1, labels)
+        return jnp.where(labels == self.num_classes, -1, labels)

@@ -94,10 +94,15 @@ def check_rows(name: str, y: Any, image_shape: tuple[int, int, int]) -> None:
 def flatten(y: jax.Array, sigma: Any, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
     """Checked rows for closed forms: y as [B, D] and sigma as [B, 1] of y's dtype."""
     check_rows("y", y, image_shape)
+    return y.reshape(y.shape[0], -1), check_sigma(sigma, y)[:, None]
+
+
+def check_sigma(sigma: Any, y: jax.Array) -> jax.Array:
+    """A scalar or [B] noise level as [B] of y's dtype; other shapes are refused."""
     sigma = jnp.asarray(sigma, y.dtype)
     if sigma.shape not in ((), (y.shape[0],)):
         raise ValueError(f"sigma must be a scalar or [{y.shape[0]}]; got shape {sigma.shape}.")
-    return y.reshape(y.shape[0], -1), jnp.broadcast_to(sigma, y.shape[:1])[:, None]
+    return jnp.broadcast_to(sigma, y.shape[:1])
 
 
 def check_denoiser(denoiser: Any) -> None:

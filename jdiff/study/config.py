@@ -26,6 +26,11 @@ CLOSED_FORMS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
+# Precision takes the fifth neighbour of every training image, the Fréchet distance's interval ten
+# parts of at least two samples.
+LEAST_TRAIN, LEAST_SAMPLES = 6, 20
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """One architecture, as a string `name[:option=value,...]` names it everywhere.
@@ -161,6 +166,7 @@ class Study:
       sigmas: the sampling grid, NAME:STEPS.
       solver: a solver's name.
       seed: of training subsets and starting noise.
+      held_out: the share of images to hold out of a data set that brings no held-out images.
     """
 
     name: str
@@ -175,6 +181,7 @@ class Study:
     sigmas: str = "karras:18"
     solver: str = "heun"
     seed: int = 0
+    held_out: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, before anything is."""
@@ -185,14 +192,19 @@ class Study:
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
                 raise ValueError(f"{name} names {repeated[0]} more than once.")
-        self.parsed()
+        labels = [architecture.label for architecture in self.parsed()]
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"architectures names {repeated[0]} more than once.")
         for n in self.num_train:
             if n is not None:
-                _check.integer("num_train", n, minimum=2)
+                _check.integer("num_train", n, minimum=LEAST_TRAIN)
+        if self.held_out is not None:
+            _check.number("held_out", self.held_out, above=0, below=1)
         for seed in (*self.seeds, self.seed):
             _check.integer("seed", seed, minimum=0)
         _check.integer("batch_size", self.batch_size)
-        _check.integer("num_samples", self.num_samples, minimum=20)  # Fréchet needs ten parts
+        _check.integer("num_samples", self.num_samples, minimum=LEAST_SAMPLES)
         _check.number("learning_rate", self.learning_rate, above=0)
         noise.parse_grid(self.sigmas)
         _check.choice("solver", self.solver, SOLVERS)

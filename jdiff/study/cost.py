@@ -59,7 +59,7 @@ def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> s
       study: what will run.
       plan: its rows.
       configs: the TrainConfig of each row that trains.
-      flops: forward FLOPs an image of each row.
+      flops: forward FLOPs an image of each row that trains.
     """
     grid = noise.parse_grid(study.sigmas)
     nfe = SOLVERS[study.solver].nfe(len(grid) - 1)
@@ -67,10 +67,10 @@ def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> s
     seconds = 0.0
     for entry in plan:
         seconds += _COMPILE_SECONDS
-        evaluations = study.num_samples * nfe
-        seconds += max(evaluations * flops[entry] / rate, nfe * _LEAST_EVALUATION)
-        if entry in configs:
+        if entry in configs:  # closed forms take little beside their compilation
             config = configs[entry]
+            evaluations = study.num_samples * nfe
+            seconds += max(evaluations * flops[entry] / rate, nfe * _LEAST_EVALUATION)
             step = FORWARDS_A_STEP * flops[entry] * config.batch_size / (_SHARE * rate)
             seconds += config.steps * max(step, _LEAST_STEP)
     trained = {

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ class StudyDirectory:
             for name in ("study.json", "results.json", "report.html", "data.npz"):
                 (self.path / name).unlink(missing_ok=True)
         elif not file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(
+                not entry.name.startswith(".") for entry in self.path.iterdir()
+            ):
                 raise ValueError(
                     f"out_dir {self.path} holds files but no study.json, so it is not a study; "
                     "choose an empty or new directory."
@@ -82,17 +85,38 @@ class StudyDirectory:
                     "Choose another directory with --out, or start anew with --force; nothing was "
                     "changed."
                 )
+            for name in _GROWS:
+                dropped = [v for v in found["study"][name] if v not in described["study"][name]]
+                if dropped:
+                    raise ValueError(
+                        f"{name} leaves out {dropped[0]!r}, which the study in {self.path} has: "
+                        "name it too, or choose another directory with --out."
+                    )
         _files.write_json(file, described)
 
-    def keep_examples(self, data: ImageData) -> None:
-        """Writes data.npz: some of the images trained on and held out, for the report to show."""
+    def keep_examples(self, sets: Sequence[ImageData]) -> None:
+        """Writes data.npz: images trained on and held out, for the report to show.
+
+        Args:
+          sets: the training sets of the study, of which the largest is shown.
+        """
+        data = max(sets, key=lambda data: data.num_train)
+        toy = data.image_shape[:2] == (1, 1)  # points in a plane: all of them are drawn
+        shown = slice(None) if toy else slice(_SHOWN)
         _files.write_arrays(
             self.path / "data.npz",
-            images=data.images[:_SHOWN],
-            held_out=data.held_out[:_SHOWN],
+            images=data.images[shown],
+            held_out=data.held_out[shown],
             num_train=data.num_train,
             num_held_out=len(data.held_out),
         )
+
+    def is_whole(self, record: dict) -> bool:
+        """Whether a row is done and its files can be read."""
+        try:
+            return record["status"] == "ok" and self.row(record) is not None
+        except (ValueError, OSError):
+            return False
 
     def write_report(self, results: dict, rows: list[Row]) -> None:
         """Writes results.json and report.html."""
@@ -101,7 +125,7 @@ class StudyDirectory:
 
     def render(self, results: dict, rows: list[Row]) -> Path:
         """Writes report.html from rows alone; returns its path."""
-        arrays = _files.read_arrays(self.path / "data.npz")
+        arrays = _read_arrays(self.path / "data.npz")
         about = {
             "name": results["study"]["data"],
             "num_train": int(arrays["num_train"]),
@@ -130,6 +154,9 @@ class StudyDirectory:
             raise FileNotFoundError(f"{self.path} has no results.json: no study finished there.")
         results = _read_json(file)
         report.check(results)
+        lacking = [name for name in ("study", "rows") if name not in results]
+        if lacking:
+            raise ValueError(f"{file} is damaged: it lacks {', '.join(lacking)}.")
         return results
 
 
@@ -156,6 +183,8 @@ def read_row(run_dir: Path) -> tuple[dict, dict] | None:
     if not file.exists():
         return None
     found = _read_json(file)
+    if not {"settings", "record"} <= set(found):
+        return None  # not a row: it is made again
     return found["settings"], found["record"]
 
 
@@ -167,8 +196,8 @@ def write_row(run_dir: Path, settings: dict, record: dict) -> None:
 def load_pictures(study_path: Path, record: dict) -> Pictures:
     """What a row's figures draw, from its files."""
     run_dir = (study_path / record["samples"]).parent
-    samples = _files.read_arrays(run_dir / "samples.npz")
-    neighbors = _files.read_arrays(run_dir / "neighbors.npz")
+    samples = _read_arrays(run_dir / "samples.npz")
+    neighbors = _read_arrays(run_dir / "neighbors.npz")
     history = as_arrays(RunDirectory(run_dir).lines())
     trained = len(history["step"]) > 0
     return Pictures(samples["images"], **neighbors, history=history if trained else None)
@@ -195,3 +224,12 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is damaged: {error}.") from None
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return _files.read_arrays(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zip, NumPy and zlib errors: the file is not what was written
+        raise ValueError(f"{file} is damaged: {error}") from error

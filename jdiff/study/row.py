@@ -24,6 +24,7 @@ from jdiff.training import TrainConfig
 
 # Folded into the study's seed: the training subset and the starting noise belong to the study.
 SUBSET, NOISE = 0, 1
+_BATCH_A_DEVICE = 256
 # The part of a record that the work gives.
 _MEASURED = (
     *("num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
@@ -43,10 +44,9 @@ class Reference:
         self._study, self.data = study, data
 
     @functools.cached_property
-    def optimal_samples(self) -> np.ndarray:
-        """The Bayes-optimal denoiser's samples from the study's noise."""
-        optimal = OptimalDenoiser.fit(self.data.images, self.data.weights)
-        return draw(self._study, optimal)[0]
+    def optimal(self) -> tuple[np.ndarray, dict[str, float]]:
+        """The Bayes-optimal denoiser's samples from the study's noise, and their seconds."""
+        return draw(self._study, OptimalDenoiser.fit(self.data.images))
 
     @functools.cached_property
     def held_out_neighbors(self) -> metrics.NearestTwo:
@@ -65,11 +65,9 @@ class Reference:
 
 
 def flops_per_image(architecture: Architecture, data: ImageData) -> int:
-    """FLOPs of one denoiser evaluation of one image."""
-    if not architecture.closed_form:
-        network = architecture.network(data.image_shape)
-        return networks.flops_per_image(network, data.image_shape)
-    return _denoiser_flops(architecture.fit(data))
+    """FLOPs of one evaluation of a network on one image."""
+    network = architecture.network(data.image_shape)
+    return networks.flops_per_image(network, data.image_shape)
 
 
 def settings(
@@ -123,7 +121,9 @@ def make(
         denoiser, record = _fit(architecture, data, run_dir)
     else:
         denoiser, record = _train(architecture, data, seed, config, run_dir, progress)
-    samples, seconds = draw(study, denoiser)
+    # The optimal row's samples are those that every row is compared with.
+    plain_optimal = architecture.name == "optimal" and not architecture.options
+    samples, seconds = reference.optimal if plain_optimal else draw(study, denoiser)
     record["seconds"]["compile"] += seconds["compile"]
     record["seconds"]["sample"] = seconds["sample"]
     record["images_per_s"]["sample"] = study.num_samples / seconds["sample"]
@@ -158,18 +158,21 @@ def make(
 def draw(study: Study, denoiser: Denoiser) -> tuple[np.ndarray, dict[str, float]]:
     """The study's samples of a denoiser, and seconds {"compile", "sample"}, compilation apart."""
     key, count = study_key(study, NOISE), study.num_samples
+    # Batches of equal size, so that hardly a row is padding and the rate is that of the samples.
+    batches = -(-count // (_BATCH_A_DEVICE * parallel.num_devices()))
     sample = functools.partial(
         sampling.sample,
         denoiser,
         key,
         sigmas=noise.parse_grid(study.sigmas),
         solver=study.solver,
-        batch_size=min(1 << (count - 1).bit_length(), 256 * parallel.num_devices()),
+        batch_size=-(-count // batches),
     )
     # One sample makes one whole batch, padded: it compiles what the others use.
     first, _ = _timed(lambda: sample(1))
     seconds, samples = _timed(lambda: sample(count))
-    return np.asarray(samples), {"compile": max(0.0, first - seconds), "sample": seconds}
+    compile_seconds = max(0.0, first - seconds / batches)
+    return np.asarray(samples), {"compile": compile_seconds, "sample": seconds}
 
 
 def _fit(architecture: Architecture, data: ImageData, run_dir: Path) -> tuple[Denoiser, dict]:
@@ -236,9 +239,20 @@ def _measure(
     }
     # A correlation over one or two values says nothing.
     if math.prod(data.image_shape) > 2:
-        r = metrics.pearson_r(samples, reference.optimal_samples)
-        measures["pearson_r_to_optimal"] = r
+        r = _agreement(samples, reference.optimal[0])
+        if r is not None:
+            measures["pearson_r_to_optimal"] = r
     return measures
+
+
+def _agreement(samples: np.ndarray, optimal: np.ndarray) -> metrics.Measure | None:
+    """Pearson's r to the optimal samples; pairs with a constant image have none and are counted."""
+    varies = (np.ptp(samples, axis=(1, 2, 3)) > 0) & (np.ptp(optimal, axis=(1, 2, 3)) > 0)
+    if varies.sum() < 2:
+        return None
+    r = metrics.pearson_r(samples[varies], optimal[varies])
+    left_out = {"constant_pairs_left_out": int(np.sum(~varies))}
+    return dataclasses.replace(r, constants={**r.constants, **left_out})
 
 
 def _denoiser_flops(denoiser: Denoiser) -> int:

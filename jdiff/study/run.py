@@ -14,7 +14,7 @@ import traceback
 from jdiff import _check, data, parallel, report
 from jdiff.report import Row
 from jdiff.study import cost, files, row
-from jdiff.study.config import Architecture, Study
+from jdiff.study.config import LEAST_SAMPLES, LEAST_TRAIN, Architecture, Study
 from jdiff.training import TrainConfig
 from jdiff.training.rundir import differences
 
@@ -50,7 +50,8 @@ def run(
         the differences.
     """
     say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
-    whole = data.load(study.data, data_dir=data_dir, download=download)
+    whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
+    _check_data(whole)
     directory = files.StudyDirectory(out_dir)
     references = {}
     for n in study.num_train:
@@ -58,8 +59,6 @@ def run(
             _check.integer("num_train", n, maximum=whole.num_train)
         subset = whole if n is None else whole.subset(n, row.study_key(study, row.SUBSET))
         references[subset.num_train] = row.Reference(study, subset)
-    if parallel.is_writer():
-        directory.keep_examples(next(iter(references.values())).data)
     plan = [
         (architecture, n, seed)
         for n in references
@@ -68,10 +67,13 @@ def run(
         for seed in (study.seeds[:1] if architecture.closed_form else study.seeds)
     ]
     # What cannot be built fails here, before a file is touched or hours are spent on what can.
-    flops = {entry: row.flops_per_image(entry[0], references[entry[1]].data) for entry in plan}
-    if parallel.is_writer():
-        directory.claim(study, whole, force=force)
-    parallel.wait_for_all("study")
+    flops = {
+        entry: row.flops_per_image(entry[0], references[entry[1]].data)
+        for entry in plan
+        if not entry[0].closed_form
+    }
+    parallel.on_writer(lambda: directory.claim(study, whole, force=force))
+    parallel.on_writer(lambda: directory.keep_examples([r.data for r in references.values()]))
     configs = {
         entry: _train_config(study, entry[0], references[entry[1]].data, directory.run(*entry))
         for entry in plan
@@ -86,7 +88,7 @@ def run(
         wanted = row.settings(study, architecture, references[n].data, seed, config)
         title = f"[{number}/{len(plan)}] {run_dir.name}"
         found = files.read_row(run_dir)
-        if found is not None and found[1]["status"] == "ok":
+        if found is not None and directory.is_whole(found[1]):
             different = differences(found[0], wanted)
             if different:
                 raise ValueError(f"{run_dir} holds another row: {'; '.join(different)}.")
@@ -104,9 +106,7 @@ def run(
             if progress:
                 traceback.print_exc()
             record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        if parallel.is_writer():
-            files.write_row(run_dir, wanted, record)
-        parallel.wait_for_all(title)
+        parallel.on_writer(functools.partial(files.write_row, run_dir, wanted, record))
         records.append(record)
 
     results = {
@@ -118,8 +118,7 @@ def run(
         "rows": records,
     }
     rows = [directory.row(record) for record in records]
-    if parallel.is_writer():
-        directory.write_report(results, rows)
+    parallel.on_writer(lambda: directory.write_report(results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")
     return rows
 
@@ -135,6 +134,25 @@ def _train_config(
     architecture.network(data.image_shape)
     begun = files.begun_steps(run_dir) if study.budget.unit == "seconds" else None
     steps = begun or cost.steps(study.budget, architecture, data, study.batch_size, **common)
+    steps = parallel.same_everywhere(steps)  # a timing differs from process to process
     return TrainConfig(
         steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
     )
+
+
+def _check_data(whole: data.ImageData) -> None:
+    """Refuses data that the measures cannot judge by, before hours are spent on it."""
+    if whole.weights is not None:
+        raise ValueError(
+            "data has weights, which the measures of a study cannot use: fit and train do "
+            "(jdiff.train, OptimalDenoiser.fit)."
+        )
+    for name, count, least in (
+        ("training", whole.num_train, LEAST_TRAIN),
+        ("held-out", len(whole.held_out), LEAST_SAMPLES),
+    ):
+        if count < least:
+            raise ValueError(
+                f"data must have at least {least} {name} images for a study; {whole.name} has "
+                f"{count}."
+            )

@@ -6,6 +6,7 @@ without the data it was fitted to. A network is its training run.
 
 import dataclasses
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,14 @@ def load(run_dir: str | os.PathLike, *, network: nn.Module | None = None) -> Den
     """
     run = RunDirectory(run_dir)
     config = run.config()
-    if _check.choice("kind", config.get("kind"), ("closed_form", "network")) == "network":
+    kind = _check.choice("kind in config.json", config.get("kind"), ("closed_form", "network"))
+    wanted = (
+        ("form",) if kind == "closed_form" else ("architecture", "train", "data", "image_shape")
+    )
+    lacking = [name for name in wanted if name not in config]
+    if lacking:
+        raise ValueError(f"{run.path / 'config.json'} is damaged: it lacks {', '.join(lacking)}.")
+    if kind == "network":
         return restore(run_dir, _module(config["architecture"]) if network is None else network)
     path = run.path / _ARRAYS
     try:
@@ -93,7 +101,8 @@ def _take_apart(node: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict:
             form[field.name] = _take_apart(value, f"{name}.", arrays)
         elif hasattr(value, "dtype"):
             arrays[name] = np.asarray(value)
-            form[field.name] = {"array": list(value.shape)}
+            crc = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes())
+            form[field.name] = {"array": list(value.shape), "crc32": crc}
         else:
             form[field.name] = value
     return form

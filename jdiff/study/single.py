@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ def train(
     data_dir: str | os.PathLike | None = None,
     download: bool = False,
     force: bool = False,
+    held_out: float | None = None,
 ) -> str:
     """Trains a network or fits a closed form; returns a line that says what was done.
 
@@ -39,25 +41,40 @@ def train(
       data_dir: where TFDS data sets lie.
       download: whether TFDS may prepare a data set that is not there.
       force: removes a run that is there.
+      held_out: the share of images to hold out of a data set that brings none.
 
     Raises:
       ValueError: on what cannot be loaded, built or trained, or a run of another configuration.
     """
     _check.integer("seed", seed, minimum=0)
-    images = data.load(spec, data_dir=data_dir, download=download)
+    images = data.load(spec, data_dir=data_dir, download=download, held_out=held_out)
     key = jax.random.key(seed, impl="threefry2x32")
     if num_train is not None:
         images = images.subset(num_train, key)
-    network = None if architecture.closed_form else architecture.network(images.image_shape)
+    # What cannot be fitted or built fails here, before an old run is removed.
+    if architecture.closed_form and config != TrainConfig():
+        raise ValueError(
+            f"{architecture.name} is fitted, not trained: it takes no training options."
+        )
+    denoiser = architecture.fit(images) if architecture.closed_form else None
+    network: Any = None
+    if denoiser is None:
+        network = architecture.network(images.image_shape)
+        training.check_arguments(network, images, config, key)
     if force and (Path(out) / "config.json").exists() and parallel.is_writer():
         RunDirectory(out).config()  # a run, and of this version: nothing else is removed
         shutil.rmtree(out)
     parallel.wait_for_all("train")
-    if network is None:
-        described = {"name": images.name, "num_train": images.num_train}
-        denoiser = architecture.fit(images)
-        if parallel.is_writer():
-            save(out, denoiser, {"architecture": architecture.label, "data": described})
+    if denoiser is not None:
+        described = {
+            "architecture": architecture.label,
+            "data": {
+                "name": images.name,
+                "num_train": images.num_train,
+                "fingerprint": images.fingerprint(),
+            },
+        }
+        parallel.on_writer(lambda: save(out, denoiser, described))
         return f"fitted {architecture.label} to {images.num_train} images: {out}"
     if architecture.preconditioning is not None:
         config = dataclasses.replace(config, preconditioning=architecture.preconditioning)
@@ -74,7 +91,7 @@ def sample(
     run_dir: str | os.PathLike,
     num: int,
     *,
-    sigmas: str = "karras:18",
+    sigmas: str | None = None,
     solver: str = "heun",
     labels: int | None = None,
     seed: int = 0,
@@ -86,7 +103,7 @@ def sample(
     Args:
       run_dir: a trained or fitted run.
       num: how many samples.
-      sigmas: GRID:STEPS; for a denoiser with levels of its own they are taken.
+      sigmas: GRID:STEPS; None is the denoiser's own levels, else karras:18.
       solver: a solver's name.
       labels: one class for all, or None.
       seed: of the noise.
@@ -101,11 +118,16 @@ def sample(
     out = Path(run_dir) / "drawn.npz" if out is None else Path(out)
     if out.suffix != ".npz":
         raise ValueError(f"out must be a .npz file; got {out}.")
-    if out.exists() and not force:
-        raise FileExistsError(f"out {out} is there already; choose another --out, or --force.")
+    picture = out.with_suffix(".png")
+    taken = [str(path) for path in (out, picture) if path.exists()]
+    if taken and not force:
+        raise FileExistsError(f"out {taken[0]} is there already; choose another --out, or --force.")
     denoiser = load(run_dir)
     own = denoiser.sigmas
-    grid = noise.parse_grid(sigmas) if own is None else np.append(np.asarray(own), np.float32(0))
+    if sigmas is None and own is not None:
+        grid = np.append(np.asarray(own), np.float32(0))
+    else:
+        grid = noise.parse_grid(sigmas or "karras:18")
     key = jax.random.key(seed, impl="threefry2x32")
     images = sampling.sample(denoiser, key, num, sigmas=grid, solver=solver, labels=labels)
     if not bool(np.all(np.isfinite(np.asarray(images)))):
@@ -117,7 +139,6 @@ def sample(
     h, w, c = denoiser.image_shape
     if h * w == 1 or c not in (1, 3):
         return f"{num} samples: {out}"
-    picture = out.with_suffix(".png")
     if parallel.is_writer():
         report.write_grid(picture, images)
     return f"{num} samples: {out}, {picture}"

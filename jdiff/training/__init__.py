@@ -1,6 +1,6 @@
 """Training: a network and images in, a denoiser and its history out."""
 
-from jdiff.training.loop import TRAIN, TrainResult, train
+from jdiff.training.loop import TRAIN, TrainResult, check_arguments, train
 from jdiff.training.state import TrainConfig, TrainState
 
-__all__ = ["TRAIN", "TrainConfig", "TrainResult", "TrainState", "train"]
+__all__ = ["TRAIN", "TrainConfig", "TrainResult", "TrainState", "check_arguments", "train"]

@@ -87,12 +87,17 @@ def train(
       (2,)
     """
     config = TrainConfig() if config is None else config
-    _check_arguments(network, data, config, key)
+    check_arguments(network, data, config, key)
     preconditioning = config.preconditioning or default_preconditioning(network)
     data_std = _data_std(data)
     compiled = programs(network, config, data.image_shape)
     train_key = jax.random.fold_in(key, TRAIN)
     host_state = jax.device_get(compiled.init(jax.random.fold_in(train_key, _INIT)))
+    if len(host_state.variables) > 1 and config.batch_size % parallel.num_devices():
+        raise ValueError(
+            f"batch_size must divide over the {parallel.num_devices()} devices for a network with "
+            f"batch statistics, or padding would enter them; got {config.batch_size}."
+        )
 
     run = None
     if run_dir is not None:
@@ -121,7 +126,7 @@ def train(
         desc=f"train {type(network).__name__}",
         unit="step",
         disable=not progress,
-        mininterval=0.5 if sys.stderr.isatty() else 15,
+        mininterval=0.5 if sys.stderr.isatty() else 5,
     )
     try:
         written = len(lines)
@@ -136,9 +141,10 @@ def train(
             state, values = clock.run(compiled, state, training_set, step, stop, bar)
             lines += [{"step": step + i, "loss": float(v)} for i, v in enumerate(values)]
             step = stop
-            _check_finite(lines, run)
+            _check_finite(lines[-len(values) :], run)
             if step % eval_every == 0 or step == config.steps:
                 lines += [_held_out_line(compiled, state, held_out, step, config)]
+                _check_finite(lines[-1:], run)
             if run is not None:
                 run.metrics(lines[written:])
                 written = len(lines)
@@ -152,7 +158,8 @@ def train(
     sigmas = config.noise if not isinstance(config.noise, str) else None
     denoiser = NetworkDenoiser.create(
         network,
-        parallel.unstack(state.ema),
+        # Not bound to a device: samples may lie on any.
+        jax.tree.map(jnp.asarray, jax.device_get(parallel.unstack(state.ema))),
         data.image_shape,
         data_std=data_std,
         preconditioning=preconditioning,
@@ -227,18 +234,14 @@ class _Run:
 
     def __init__(self, path: Any, config: dict):
         self._directory = RunDirectory(path)
-        if parallel.is_writer():
-            self._directory.claim(config)
-        parallel.wait_for_all("claim")
+        parallel.on_writer(lambda: self._directory.claim(config))
         self._checkpoints = Checkpoints(self._directory.checkpoints)
 
     def resume(self, state: TrainState) -> tuple[TrainState, list[dict]]:
         """The state to go on from, and the metrics lines up to there."""
         found = self._checkpoints.restore(state)
         step, state = (0, state) if found is None else found
-        if parallel.is_writer():
-            self._directory.cut_back(step)
-        parallel.wait_for_all("cut back")
+        parallel.on_writer(lambda: self._directory.cut_back(step))
         return state, self._directory.lines()
 
     def metrics(self, lines: list[dict]) -> None:
@@ -261,7 +264,8 @@ class _Run:
         self._checkpoints.close()
 
 
-def _check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
+def check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
+    """Refuses what `train` cannot train with; its TypeErrors and ValueErrors."""
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a flax.linen module; got {network!r}.")
     if not isinstance(data, ImageData):
@@ -282,14 +286,16 @@ def _check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
 
 
 def _check_finite(lines: list[dict], run: _Run | None) -> None:
-    bad = next((ln["step"] for ln in lines if "loss" in ln and not np.isfinite(ln["loss"])), None)
+    value = lambda line: line.get("loss", line.get("held_out_loss"))
+    bad = next((line for line in lines if not np.isfinite(value(line))), None)
     if bad is None:
         return
+    which = "training loss" if "loss" in bad else "held-out loss"
     last = None if run is None else run.last_step()
     kept = "" if last is None else f" The checkpoint after {last} steps is kept."
     raise FloatingPointError(
-        f"the training loss is not finite at step {bad}; a lower learning_rate or a longer warmup "
-        f"may help.{kept}"
+        f"the {which} is not finite at step {bad['step']}; a lower learning_rate or a longer "
+        f"warmup may help.{kept}"
     )
 
 

@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jdiff._files import plain
 from jdiff.denoisers.network import NetworkDenoiser
 from jdiff.training.checkpoints import Checkpoints
-from jdiff.training.rundir import RunDirectory, describe_module
+from jdiff.training.rundir import RunDirectory, describe_module, differences
 from jdiff.training.state import TrainConfig
 from jdiff.training.step import programs
 
@@ -26,15 +27,17 @@ def restore(run_dir: str | os.PathLike, network: nn.Module) -> NetworkDenoiser:
     """
     run = RunDirectory(run_dir)
     described = run.config()
-    if describe_module(network) != described["architecture"]:
+    different = differences(described["architecture"], plain(describe_module(network)))
+    if different:
         raise ValueError(
-            f"network is {describe_module(network)}, but the run in {run.path} trained "
-            f"{described['architecture']}."
+            f"network is not the one that the run in {run.path} trained: {'; '.join(different)}."
         )
     config = TrainConfig(**described["train"])
     image_shape = tuple(described["image_shape"])
     shapes = jax.eval_shape(programs(network, config, image_shape).init, jax.random.key(0))
-    checkpoints = Checkpoints(run.checkpoints)
+    if not run.checkpoints.exists():
+        raise FileNotFoundError(f"run_dir {run.path} has no checkpoint yet.")
+    checkpoints = Checkpoints(run.checkpoints, read_only=True)
     try:
         found = checkpoints.restore(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     finally:

@@ -39,7 +39,7 @@ class RunDirectory:
         """
         config = _files.plain({"schema": SCHEMA, **config})
         if not self._config.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(map(_is_foreign, self.path.iterdir())):
                 raise ValueError(
                     f"run_dir {self.path} holds files but no config.json, so it is not a run; "
                     "choose an empty or new directory."
@@ -125,6 +125,11 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 def describe_key(key: jax.Array) -> list[int]:
     """A typed key as config.json holds it."""
     return np.asarray(jax.random.key_data(key)).tolist()
+
+
+def _is_foreign(entry: Path) -> bool:
+    # Our own half-written files, left by a kill, start with a dot.
+    return not entry.name.startswith(".")
 
 
 def _name(value: Any) -> str:

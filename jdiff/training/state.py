@@ -42,7 +42,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     ema_decay: float = 0.999
     preconditioning: str | None = None
-    noise: str | float = "edm_lognormal"
+    noise: float | str = "edm_lognormal"
     label_dropout: float = 0.1
     optimizer: str = "adamw"
     eval_every: int | None = None

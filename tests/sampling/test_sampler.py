@@ -110,7 +110,6 @@ def test_a_step_s_noise_depends_on_key_number_and_step_only():
         np.testing.assert_allclose(found[2][1, i], wanted, rtol=1e-6)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 def test_samples_do_not_depend_on_batch_or_count(solver, linear):
     draw = functools.partial(sample, linear, solver=solver, sigmas=GRID)
@@ -300,7 +299,6 @@ def distances(found, images):
     return np.sqrt(np.mean(differences**2, axis=-1))
 
 
-@pytest.mark.core
 def test_the_optimal_denoiser_gives_training_images_back(optimal, images):
     found = distances(sample(optimal, key(), 16), images)
     assert found.min(1).max() < 1e-3

@@ -8,7 +8,7 @@ import pytest
 from jdiff import networks
 from jdiff.data import from_arrays
 from jdiff.networks import mlp
-from jdiff.study import Architecture, Budget, cost, row
+from jdiff.study import Architecture, Budget, cost
 from jdiff.training import TrainConfig
 
 
@@ -99,10 +99,3 @@ def test_the_cost_is_said_in_numbers(make_study):
     assert "heun, karras:4" in text
     assert "Roughly " in text
     assert "trains nothing" in cost.describe(study, plan[:2], {}, flops)
-
-
-def test_flops_of_a_closed_form_need_no_run(data):
-    images = np.arange(40 * 16, dtype=np.uint16).reshape(40, 4, 4, 1).astype(np.uint8)
-    linear = Architecture.parse("linear:rank=3")
-    found = row.flops_per_image(linear, from_arrays(images, held_out=images))
-    assert found == 2 * (16 * 3 + 3 * 16)  # onto three axes and back

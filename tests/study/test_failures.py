@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdiff.denoisers import LinearDenoiser
 from jdiff.networks import NETWORKS
 from jdiff.study import Budget, config, cost, run
 from jdiff.training import loop
@@ -81,7 +80,7 @@ def test_a_closed_form_that_failed_before_it_wrote_anything_is_tried_again(
 
     def fit(data, **options):
         fits.append(options)
-        if len(fits) == 2:  # the first counts FLOPs, before rows are made
+        if len(fits) == 1:
             raise MemoryError("no room")
         return real_fit(data, **options)
 
@@ -107,21 +106,12 @@ def test_samples_that_are_not_finite_fail_the_row(tmp_path, make_study, records,
 
 def test_a_study_of_failures_alone_has_a_report(tmp_path, make_study, fit_of_linear):
     def fit(data, **options):
-        return LinearDenoiser(*[jnp.full(1, jnp.nan)] * 3, image_shape=(8, 8, 1))
+        raise MemoryError("no room for <it>")
 
     fit_of_linear(fit)
-    study = make_study(architectures=("linear",))
-    # Counting its FLOPs fails, so nothing begins.
-    with pytest.raises(TypeError):
-        run(study, tmp_path / "out", progress=False)
-    assert not (tmp_path / "out").exists()
-
-    fit_of_linear(
-        lambda data, **options: real_fit(data, **options).replace(mean=jnp.full(64, jnp.nan))
-    )
-    rows = run(study, tmp_path / "out", progress=False)
+    rows = run(make_study(architectures=("linear",)), tmp_path / "out", progress=False)
     assert statuses(rows) == [("linear", "failed")]
-    assert "must be finite" in (tmp_path / "out" / "report.html").read_text()
+    assert "no room for &lt;it&gt;" in (tmp_path / "out" / "report.html").read_text()
 
 
 class Stops:
@@ -196,11 +186,42 @@ def test_a_row_of_other_settings_is_refused(copied, make_study):
     row["settings"]["train"]["steps"] = 9
     file.write_text(json.dumps(row))
     with pytest.raises(ValueError, match=r"holds another row: train.steps is 9 there and 10 here"):
-        run(make_study(), copied, progress=False)
+        run(make_study(seeds=(0, 1, 2)), copied, progress=False)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("file", ["samples.npz", "neighbors.npz"])
+@pytest.mark.parametrize("content", [None, b"PK\x03\x04 cut off"], ids=["gone", "damaged"])
+def test_a_row_whose_files_cannot_be_read_is_made_again(
+    copied, make_study, snapshot, file, content
+):
+    before = snapshot(copied / "runs")
+    broken = copied / "runs" / "linear-n24-s0" / file
+    broken.unlink()
+    if content is not None:
+        broken.write_bytes(content)
+    rows = run(make_study(seeds=(0, 1, 2)), copied, progress=False)
+    assert [status for _, status in statuses(rows)] == ["ok"] * 5
+    after = snapshot(copied / "runs")
+    changed = {name for name in before if after[name] != before[name]}
+    assert {name.split("/")[0] for name in changed} == {"linear-n24-s0"}
+    with np.load(broken) as found:
+        assert found.files
 
 
 def test_a_damaged_row_is_named(copied, make_study):
     file = copied / "runs" / RUN / "row.json"
     file.write_text(file.read_text()[:40])
     with pytest.raises(ValueError, match=r"row\.json is damaged"):
-        run(make_study(), copied, progress=False)
+        run(make_study(seeds=(0, 1, 2)), copied, progress=False)
+
+
+def test_half_written_files_of_a_kill_are_no_obstacle(tmp_path, make_study):
+    study, out = make_study(architectures=("linear",)), tmp_path / "out"
+    out.mkdir()
+    (out / ".study.json.x7f3").write_text("{")
+    assert statuses(run(study, out, progress=False)) == [("linear", "ok")]
+    for file in (out / "runs" / "linear-n24-s0").iterdir():
+        file.unlink()
+    (out / "runs" / "linear-n24-s0" / ".config.json.x7f3").write_text("{")
+    assert statuses(run(study, out, progress=False)) == [("linear", "ok")]

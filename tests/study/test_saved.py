@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,13 @@ from jdiff import data as datasets
 from jdiff.study import save
 
 MLP = "mlp-width-16-depth-2-n24-s1"
-call = jax.jit(lambda denoiser, y, sigma, labels: denoiser(y, sigma, labels))
+traces = []
+
+
+@jax.jit
+def call(denoiser, y, sigma, labels):
+    traces.append(type(denoiser))
+    return denoiser(y, sigma, labels)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +55,9 @@ def test_a_closed_form_comes_back_bit_for_bit(tmp_path, arrays, rng, name):
     y = jnp.asarray(rng.standard_normal((3, 4, 4, 1)), jnp.float32)
     labels = jnp.array([0, 1, 2]) if "classes" in name else None
     expected = call(denoiser, y, jnp.float32(0.3), labels)
-    compiled = call._cache_size()
+    compiled = len(traces)
     np.testing.assert_array_equal(call(found, y, jnp.float32(0.3), labels), expected)
-    assert call._cache_size() == compiled
+    assert len(traces) == compiled
     assert np.abs(np.asarray(expected)).max() > 0.1
 
 
@@ -67,7 +74,7 @@ def test_a_networks_averaged_weights_come_back_without_the_data(finished, data, 
         key=jax.random.key(1, impl="threefry2x32"),
         progress=False,
     ).denoiser
-    found = jdiff.load(run)
+    found: Any = jdiff.load(run)
     assert (found.preconditioning, found.image_shape, found.sigmas) == ("x0", (8, 8, 1), None)
     assert found.module == network
     y = 5 * jax.random.normal(jax.random.key(9), (3, 8, 8, 1))
@@ -82,7 +89,7 @@ def test_the_data_may_be_gone(finished, tmp_path, monkeypatch):
     shutil.copytree(finished / "runs" / "optimal-n24-s0", tmp_path / "run")
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
     monkeypatch.chdir(tmp_path)
-    found = jdiff.load("run")
+    found: Any = jdiff.load("run")
     assert found.image_shape == (8, 8, 1)
     x_hat = call(found, jnp.zeros((1, 8, 8, 1)), jnp.float32(1e5), None)
     mean = np.asarray(found.bank.center)
@@ -98,16 +105,17 @@ def test_a_module_of_ones_own_must_be_given(finished, tmp_path):
     with pytest.raises(ValueError, match=message):
         jdiff.load(run)
     network = jdiff.networks.create("mlp", (8, 8, 1), width=16, depth=2)
-    with pytest.raises(ValueError, match=r"network is .*MLP.* but the run .* trained .*Thing"):
+    with pytest.raises(ValueError, match=r"network is not the one .*Thing' there and .*MLP' here"):
         jdiff.load(run, network=network)
 
 
 def test_the_module_may_be_given_and_must_be_the_one_that_was_trained(finished):
     run = finished / "runs" / MLP
     network = jdiff.networks.create("mlp", (8, 8, 1), width=16, depth=2)
-    assert jdiff.load(run, network=network).module == network
+    found: Any = jdiff.load(run, network=network)
+    assert found.module == network
     wider = jdiff.networks.create("mlp", (8, 8, 1), width=17, depth=2)
-    with pytest.raises(ValueError, match="'width': 17.* trained .*'width': 16"):
+    with pytest.raises(ValueError, match=r"options\.width is 16 there and 17 here"):
         jdiff.load(run, network=wider)
 
 
@@ -157,7 +165,7 @@ def damage(path):
         (
             lambda run: (run / "config.json").write_text('{"schema": 1, "kind": "netwrk"}'),
             ValueError,
-            "kind is 'netwrk'. Did you mean 'network'?",
+            "kind in config.json is 'netwrk'. Did you mean 'network'?",
         ),
     ],
     ids=[

@@ -61,6 +61,18 @@ def test_results_that_cannot_be_read(copied, content, error, message):
     assert (copied / "report.html").read_text() == report
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("file", ["data.npz", "runs/linear-n24-s0/samples.npz"])
+def test_damaged_arrays_are_named(copied, file):
+    content = (copied / file).read_bytes()
+    (copied / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"{file} is damaged"):
+        rebuild_report(copied)
+    (copied / file).unlink()
+    with pytest.raises(FileNotFoundError, match=file):
+        rebuild_report(copied)
+
+
 def test_device_and_versions_are_named():
     assert f"{jax.device_count()} x " in files.device()
     versions = files.versions()

@@ -277,7 +277,6 @@ def test_held_out_losses_of_two_seeds_are_of_the_same_draws(whole):
 # Losses that are not finite
 
 
-@pytest.mark.core
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     # Gradient steps far too long: weights grow until their square is beyond float32, at which
     # they themselves are still finite.

@@ -203,7 +203,6 @@ def decoded(guessed):
     return np.divmod(distance.argmin(1), 2)
 
 
-@pytest.mark.core
 def test_rows_are_those_of_the_sampler_of_batches(decoded):
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), TRAIN), 1)
     cdf = jnp.asarray(batches.cumulative(ROW_WEIGHTS))
@@ -256,7 +255,6 @@ def small_call():
     return compiled.call, state, shared
 
 
-@pytest.mark.core
 def test_the_state_is_updated_in_place(small_call):
     call, state, shared = small_call
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // jax.local_device_count()
