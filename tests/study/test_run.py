@@ -1,6 +1,7 @@
 """A study directory: what is in it, what a second start does, and what stops what."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -245,8 +246,9 @@ def test_rows_that_are_there_are_not_dropped_in_silence(
 )
 def test_data_that_cannot_be_judged_by_is_refused_first(tmp_path, make_study, arrays, message):
     shapes = {name: (n,) if name == "weights" else (n, 4, 4, 1) for name, n in arrays.items()}
-    images = {n: np.ones(s, float if n == "weights" else np.uint8) for n, s in shapes.items()}
-    np.savez(tmp_path / "d.npz", **images)
+    kinds = {"weights": np.float64}
+    values: Any = {name: np.ones(s, kinds.get(name, np.uint8)) for name, s in shapes.items()}
+    np.savez(tmp_path / "d.npz", **values)
     study = make_study(data=f"npz:{tmp_path / 'd.npz'}", num_train=(None,))
     with pytest.raises(ValueError, match=message):
         run(study, tmp_path / "out", progress=False)

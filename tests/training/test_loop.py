@@ -31,6 +31,7 @@ from tiny_training import (
 from jdiff import data
 from jdiff.training import TrainConfig, TrainResult, loop, train
 from jdiff.training.restore import restore
+from jdiff.training.step import programs
 
 # Where a checkpoint's arrays cannot be read, the library's other reads come back to an event loop
 # that is closed by then; it says so on stderr, and pytest makes a warning of it.
@@ -85,7 +86,8 @@ def whole(tmp_path_factory):
 
 
 def checkpoint_steps(run_dir):
-    return sorted(int(p.name) for p in (run_dir / "checkpoints").iterdir())
+    names = [p.name for p in (run_dir / "checkpoints").iterdir()]
+    return sorted(int(name) for name in names if not name.startswith("damaged-"))
 
 
 # History and files
@@ -198,6 +200,32 @@ def test_a_damaged_checkpoint_is_named_and_the_run_still_the_same(
     assert sum(counts) == missing
     assert_same_run(result, whole[0])
     assert checkpoint_steps(run_dir)[-1] == 11
+    # Moved aside, not deleted.
+    assert {p.name for p in (run_dir / "checkpoints").glob("damaged-*")} == {
+        f"damaged-{step}" for step in damaged
+    }
+
+
+def test_a_checkpoint_of_another_structure_is_refused_and_kept(whole, tmp_path, monkeypatch):
+    # The class changed, its name and options did not: config.json cannot tell.
+    run_dir = shutil.copytree(whole[1], tmp_path / "run")
+    monkeypatch.setattr(Small, "last_name", "renamed")
+    before = contents(run_dir)
+    for attempt in (lambda: run(run_dir), lambda: restore(run_dir, Small())):
+        programs.cache_clear()
+        with refused(ValueError, "checkpoint", "is of another network or optimizer", "renamed"):
+            attempt()
+        assert contents(run_dir) == before
+    programs.cache_clear()
+
+
+def test_restore_changes_nothing(whole, tmp_path):
+    run_dir = shutil.copytree(whole[1], tmp_path / "run")
+    damage(run_dir, 11, "flip")
+    before = contents(run_dir)
+    with pytest.warns(UserWarning, match="11 is damaged"):
+        restore(run_dir, Small())
+    assert contents(run_dir) == before
 
 
 @pytest.mark.core
@@ -243,7 +271,9 @@ def test_restore_gives_the_denoiser_back(whole):
 def test_restore_refuses_what_is_not_there(whole, tmp_path):
     with refused(FileNotFoundError, f"run_dir {tmp_path} is not a run: it has no config.json."):
         restore(tmp_path, Small())
-    with refused(ValueError, "network is", "'width': 9", f"the run in {whole[1]}", "'width': 8"):
+    with refused(
+        ValueError, "network is not the one", str(whole[1]), "options.width is 8 there and 9"
+    ):
         restore(whole[1], Small(width=9))
     shutil.copy(whole[1] / "config.json", tmp_path)
     with refused(FileNotFoundError, f"run_dir {tmp_path} has no checkpoint yet."):

@@ -18,6 +18,8 @@ class Small(nn.Module):
     num_classes: int | None = 2
     width: int = 8
 
+    last_name = None  # no option: changing it changes the parameters and not config.json
+
     @nn.compact
     def __call__(self, x, c_noise, labels=None, train=False):
         TRACED.append(len(x))
@@ -26,7 +28,8 @@ class Small(nn.Module):
             labels = jnp.full(len(x), self.num_classes) if labels is None else labels
             h += nn.Embed(self.num_classes + 1, self.width)(labels)
         h = nn.Dropout(0.1, deterministic=not train)(nn.silu(h))
-        return nn.Dense(x[0].size, kernel_init=nn.initializers.zeros)(h).reshape(x.shape)
+        last = nn.Dense(x[0].size, kernel_init=nn.initializers.zeros, name=self.last_name)
+        return last(h).reshape(x.shape)
 
 
 class Affine(nn.Module):
