@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from jdiff.study.presets import PRESETS
 from jdiff.training import TrainConfig
 
 _TRAINING = TrainConfig()
+_arguments: list[str] = []  # what this process was called with, for results.json
 
 
 def study(
@@ -87,7 +89,9 @@ def study(
     chosen = dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
     out = out or Path("runs") / name
     _use_cache(cache)
-    command = "jdiff " + " ".join(sys.argv[1:])
+    variable = os.environ.get("JDIFF_BUDGET")
+    command = shlex.join(["jdiff", *_arguments])
+    command = f"JDIFF_BUDGET={variable} {command}" if variable else command
     rows = jdiff.study.run(
         chosen, out, data_dir=data_dir, download=download, force=force, command=command
     )
@@ -204,6 +208,7 @@ def report(directory: Annotated[Path, tyro.conf.Positional]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; bad input ends with one line on stderr and status 2."""
+    _arguments[:] = sys.argv[1:] if args is None else args
     commands: dict[str, Any] = {"study": study, "train": train, "sample": sample, "report": report}
     try:
         tyro.extras.subcommand_cli_from_dict(
@@ -222,6 +227,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"jdiff: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\njdiff: stopped; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _use_cache(on: bool) -> None:

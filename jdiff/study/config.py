@@ -1,6 +1,7 @@
 """What a study is: data, architectures, sizes, seeds, budget; frozen, all kept in study.json."""
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -12,6 +13,8 @@ from jdiff.sampling.solvers import SOLVERS
 
 
 def _fit_optimal(data: ImageData, *, labels: bool = False) -> Denoiser:
+    if _check.boolean("labels", labels) and data.labels is None:
+        raise ValueError(f"optimal:labels=true needs labels, and {data.name} has none.")
     return OptimalDenoiser.fit(data.images, data.weights, data.labels if labels else None)
 
 
@@ -104,6 +107,16 @@ class Architecture:
         options = {k: v for k, v in self.options if k != "preconditioning"}
         return networks.create(self.name, image_shape, **options)
 
+    def check(self, data: ImageData) -> None:
+        """Refuses, without the work of it, what could not be built or fitted for these images."""
+        if not self.closed_form:
+            self.network(data.image_shape)
+        elif self.name == "linear" and dict(self.options).get("rank") is not None:
+            most = max(1, min(data.num_train - 1, math.prod(data.image_shape)))
+            _check.integer("rank", dict(self.options)["rank"], maximum=most)
+        elif self.name == "optimal" and dict(self.options).get("labels"):
+            _fit_optimal(data, **dict(self.options))
+
     def fit(self, data: ImageData) -> Denoiser:
         """The closed form, fitted."""
         return CLOSED_FORMS[self.name][0](data, **dict(self.options))
@@ -187,6 +200,8 @@ class Study:
         """Refuses what cannot be run, before anything is."""
         for name in ("architectures", "num_train", "seeds"):
             values = getattr(self, name)
+            if not isinstance(values, tuple):
+                raise TypeError(f"{name} must be a tuple; got {values!r}.")
             if not values:
                 raise ValueError(f"{name} must not be empty.")
             repeated = sorted({str(value) for value in values if values.count(value) > 1})

@@ -57,7 +57,9 @@ def run(
     for n in study.num_train:
         if n is not None:
             _check.integer("num_train", n, maximum=whole.num_train)
-        subset = whole if n is None else whole.subset(n, row.study_key(study, row.SUBSET))
+        subset = whole
+        if n is not None and n != whole.num_train:
+            subset = whole.subset(n, row.study_key(study, row.SUBSET))
         references[subset.num_train] = row.Reference(study, subset)
     plan = [
         (architecture, n, seed)
@@ -67,6 +69,8 @@ def run(
         for seed in (study.seeds[:1] if architecture.closed_form else study.seeds)
     ]
     # What cannot be built fails here, before a file is touched or hours are spent on what can.
+    for architecture, n, _ in plan:
+        architecture.check(references[n].data)
     flops = {
         entry: row.flops_per_image(entry[0], references[entry[1]].data)
         for entry in plan

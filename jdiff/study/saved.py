@@ -38,8 +38,11 @@ def save(run_dir: str | os.PathLike, denoiser: Denoiser, config: dict | None = N
       TypeError: on a denoiser that is not one of the closed forms.
       ValueError: if the directory belongs to something else.
     """
-    if type(denoiser).__name__ not in _CLASSES:
-        raise TypeError(f"denoiser must be one of {', '.join(_CLASSES)}; got {denoiser!r}.")
+    if not isinstance(denoiser, OptimalDenoiser | LinearDenoiser):
+        raise TypeError(
+            "denoiser must be an OptimalDenoiser or a LinearDenoiser (networks are saved by "
+            f"jdiff.train(run_dir=...)); got {type(denoiser).__name__}."
+        )
     arrays: dict[str, np.ndarray] = {}
     form = _take_apart(denoiser, "", arrays)
     RunDirectory(run_dir).claim({"kind": "closed_form", "form": form, **(config or {})})

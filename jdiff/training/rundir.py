@@ -61,7 +61,11 @@ class RunDirectory:
           ValueError: if it cannot be read or is of another schema.
         """
         if not self._config.exists():
-            raise FileNotFoundError(f"run_dir {self.path} is not a run: it has no config.json.")
+            inside = sorted(str(run) for run in self.path.glob("runs/*/"))
+            hint = f" It holds {', '.join(inside[:6])}." if inside else ""
+            raise FileNotFoundError(
+                f"run_dir {self.path} is not a run: it has no config.json.{hint}"
+            )
         try:
             config = json.loads(self._config.read_text())
         except json.JSONDecodeError as error:

@@ -200,6 +200,6 @@ def test_a_run_belongs_to_one_denoiser(linear_run, arrays, snapshot):
 @pytest.mark.core
 def test_what_is_no_closed_form_is_not_saved(tmp_path):
     function = jdiff.denoisers.wrap(lambda y, sigma: y, (4, 4, 1))
-    with pytest.raises(TypeError, match="denoiser must be one of OptimalDenoiser, LinearDenoiser"):
+    with pytest.raises(TypeError, match="denoiser must be an OptimalDenoiser or a LinearDenoiser"):
         save(tmp_path / "run", function)
     assert not (tmp_path / "run").exists()
