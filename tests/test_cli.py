@@ -113,7 +113,10 @@ def test_the_tiny_study(jdiff_command, data, tmp_path, monkeypatch, how):
     assert study["budget"] == {"amount": 60, "unit": "steps", "image_shape": None}
     # Flags go before what tiny would take.
     assert (study["num_samples"], study["sigmas"], study["num_train"]) == (20, "karras:4", [24])
-    assert json.loads((out / "results.json").read_text())["command"].startswith("jdiff ")
+    command = json.loads((out / "results.json").read_text())["command"]
+    variable = {"environment": "tiny", "flag before environment": "steps:999"}.get(how)
+    start = "jdiff study demo --data" if variable is None else f"JDIFF_BUDGET={variable} jdiff"
+    assert command.startswith(start)
 
 
 @pytest.mark.core
