@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import jaxlib
 import numpy as np
 import optax
 
-import jdiff
 from jdiff import _files, report
 from jdiff.data import ImageData
 from jdiff.report import Pictures, Row
@@ -215,7 +215,7 @@ def device() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     modules = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "optax": optax, "numpy": np}
-    found = {"jdiff": jdiff.__version__, "python": platform.python_version()}
+    found = {"jdiff": metadata.version("jdiff-jax"), "python": platform.python_version()}
     return found | {name: module.__version__ for name, module in modules.items()}
 
 
