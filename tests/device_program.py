@@ -71,6 +71,13 @@ def main() -> None:
             eval_examples=50,
         )
         result = jdiff.train(network, data, config, key=key, progress=False)
+        if optimizer == "sgd":
+            # Through a run directory that all processes share, twice: the second only reads.
+            keep = {"key": key, "run_dir": f"{OUT}.run", "progress": False}
+            kept = [jdiff.train(network, data, config, **keep) for _ in range(2)]
+            for name, run in zip(("kept", "read_again"), kept, strict=True):
+                found[f"{name}_params"] = ravel_pytree(run.denoiser.variables["params"])[0]
+            found["steps_read_again"] = kept[1].seconds["train"]
         found[f"{optimizer}_loss"] = result.history["loss"]
         found[f"{optimizer}_held_out_loss"] = result.history["held_out_loss"]
         flat = ravel_pytree(result.denoiser.variables["params"])[0]

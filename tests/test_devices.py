@@ -99,3 +99,11 @@ def test_training_sees_the_same_batches(runs: dict, a: str, b: str) -> None:
     # AdamW divides by the gradient's size, so parameters whose true gradient is 0 move by rounding.
     np.testing.assert_allclose(runs[a]["adamw_x_hat"], runs[b]["adamw_x_hat"], atol=2e-3)
     assert runs[a]["sgd_loss"][-5:].mean() < runs[a]["sgd_loss"][:5].mean()
+
+
+@pytest.mark.parametrize("name", ["one", "eight", "four", "two processes"])
+def test_a_shared_run_directory(runs: dict, name: str) -> None:
+    # The directory changes nothing, and the run that is read again trains no step.
+    np.testing.assert_array_equal(runs[name]["kept_params"], runs[name]["sgd_params"])
+    np.testing.assert_array_equal(runs[name]["read_again_params"], runs[name]["sgd_params"])
+    assert runs[name]["steps_read_again"] == 0
