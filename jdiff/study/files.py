@@ -24,7 +24,7 @@ from jdiff import _files, report
 from jdiff.data import ImageData
 from jdiff.report import Pictures, Row
 from jdiff.study.config import Architecture, Study
-from jdiff.training.rundir import RunDirectory, as_arrays, differences
+from jdiff.training.rundir import RunDirectory, as_arrays, differences, holds_files
 
 _SHOWN = 32  # real images of each kind that a report may show
 # Adding to these adds rows to a study; anything else that differs makes it another one.
@@ -65,9 +65,7 @@ class StudyDirectory:
             for name in ("study.json", "results.json", "report.html", "data.npz"):
                 (self.path / name).unlink(missing_ok=True)
         elif not file.exists():
-            if self.path.exists() and any(
-                not entry.name.startswith(".") for entry in self.path.iterdir()
-            ):
+            if holds_files(self.path):
                 raise ValueError(
                     f"out_dir {self.path} holds files but no study.json, so it is not a study; "
                     "choose an empty or new directory."

@@ -155,7 +155,6 @@ def train(
         if run is not None:
             run.close()
 
-    sigmas = config.noise if not isinstance(config.noise, str) else None
     denoiser = NetworkDenoiser.create(
         network,
         # Not bound to a device: samples may lie on any.
@@ -163,7 +162,7 @@ def train(
         data.image_shape,
         data_std=data_std,
         preconditioning=preconditioning,
-        sigmas=sigmas,
+        sigmas=config.sigmas,
     )
     return TrainResult(denoiser, as_arrays(lines), clock.seconds(), clock.images_per_s())
 

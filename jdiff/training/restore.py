@@ -50,5 +50,5 @@ def restore(run_dir: str | os.PathLike, network: nn.Module) -> NetworkDenoiser:
         image_shape,
         data_std=described["data"]["std"],
         preconditioning=described["preconditioning"],
-        sigmas=config.noise if not isinstance(config.noise, str) else None,
+        sigmas=config.sigmas,
     )

@@ -39,7 +39,7 @@ class RunDirectory:
         """
         config = _files.plain({"schema": SCHEMA, **config})
         if not self._config.exists():
-            if self.path.exists() and any(map(_is_foreign, self.path.iterdir())):
+            if holds_files(self.path):
                 raise ValueError(
                     f"run_dir {self.path} holds files but no config.json, so it is not a run; "
                     "choose an empty or new directory."
@@ -98,6 +98,12 @@ class RunDirectory:
         return found
 
 
+def holds_files(path: Path) -> bool:
+    """Whether a directory is there and holds more than half-written files that a kill left."""
+    # Those start with a dot: see _files.write.
+    return path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir())
+
+
 def as_arrays(lines: Iterable[dict]) -> dict[str, np.ndarray]:
     """Metrics lines as arrays: step, loss, held_out_step, held_out_loss."""
     lines = list(lines)
@@ -129,11 +135,6 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 def describe_key(key: jax.Array) -> list[int]:
     """A typed key as config.json holds it."""
     return np.asarray(jax.random.key_data(key)).tolist()
-
-
-def _is_foreign(entry: Path) -> bool:
-    # Our own half-written files, left by a kill, start with a dot.
-    return not entry.name.startswith(".")
 
 
 def _name(value: Any) -> str:

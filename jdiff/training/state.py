@@ -72,6 +72,11 @@ class TrainConfig:
                 f"got {self.weight_decay}."
             )
 
+    @property
+    def sigmas(self) -> float | None:
+        """The one level that is trained at; None where levels are drawn from a distribution."""
+        return None if isinstance(self.noise, str) else self.noise
+
 
 OPTIMIZERS = {
     "adamw": lambda rate, decay: optax.adamw(rate, weight_decay=decay),
