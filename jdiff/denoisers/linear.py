@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, _pixels
+from jdiff import _check
 from jdiff._exact import dot
+from jdiff.denoisers import axes
 from jdiff.denoisers.protocol import flatten
 
 
@@ -43,7 +44,8 @@ class LinearDenoiser(flax.struct.PyTreeNode):
 
         Args:
           images: [N, H, W, C], uint8 or float in model units [-1, 1].
-          rank: how many leading eigenpairs are kept, from 1 to min(N - 1, D); None keeps all.
+          rank: how many leading eigenpairs are kept, from 1 to min(N - 1, D), N images with weight;
+            None keeps all of these.
           weights: [N] probabilities up to a factor, not negative; None weighs all alike.
 
         Raises:
@@ -57,12 +59,11 @@ class LinearDenoiser(flax.struct.PyTreeNode):
           >>> float(denoiser(jnp.full((1, 1, 1, 1), 0.5), jnp.float32(1.0))[0, 0, 0, 0])
           0.25
         """
-        images = _check.images("images", images)
-        n, d = len(images), int(np.prod(images.shape[1:]))
-        p = np.full(n, 1 / n) if weights is None else _check.weights("weights", weights, n)
+        images, p = axes.training_set(images, weights)
+        n, d = np.count_nonzero(p), int(np.prod(images.shape[1:]))
         if rank is not None:
             _check.integer("rank", rank, maximum=max(1, min(n - 1, d)))
-        mean, eigenvalues, basis = _principal_axes(images.reshape(n, d), p)
+        mean, eigenvalues, basis = axes.principal_axes(images.reshape(len(images), d), p)
         kept = slice(None, rank)
         return cls(
             jnp.asarray(mean, jnp.float32),
@@ -94,25 +95,3 @@ class LinearDenoiser(flax.struct.PyTreeNode):
         gain = eigenvalues / (eigenvalues + level**2)
         x_hat = mean + dot(dot(flat - mean, self.basis) * gain, self.basis.T)
         return x_hat.reshape(y.shape)
-
-
-def _principal_axes(flat: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean [D], eigenvalues [min(N, D)] and axes [D, min(N, D)] of weighted rows, float64.
-
-    With fewer rows than values the axes come from the thin SVD of the rows, otherwise from the
-    D x D covariance, summed in blocks.
-    """
-    n, d = flat.shape
-    blocks = [slice(i, i + 4096) for i in range(0, n, 4096)]
-    rows = lambda block: _pixels.to_model(flat[block]).astype(np.float64)
-    mean = np.sum([p[b] @ rows(b) for b in blocks], axis=0)
-    if n <= d:
-        scaled = np.sqrt(p)[:, None] * (rows(slice(None)) - mean)
-        _, s, axes = np.linalg.svd(scaled, full_matrices=False)
-        return mean, s**2, axes.T
-    covariance = np.zeros((d, d))
-    for b in blocks:
-        scaled = np.sqrt(p[b])[:, None] * (rows(b) - mean)
-        covariance += scaled.T @ scaled
-    eigenvalues, axes = np.linalg.eigh(covariance)
-    return mean, np.maximum(eigenvalues[::-1], 0), axes[:, ::-1]
