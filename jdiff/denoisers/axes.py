@@ -48,9 +48,9 @@ def mean(flat: np.ndarray, p: np.ndarray) -> np.ndarray:
 def principal_axes(flat: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean [D], eigenvalues [m] (largest first) and axes [D, m] of weighted rows, float64.
 
-    m = min(N - 1, D), at least 1: N rows with weight span no more about their mean. With no more of
-    them than values the axes come from the thin SVD of the rows; otherwise from the D x D covariance, summed
-    in blocks.
+    m = min(N - 1, D), at least 1: N rows with weight span no more about their mean. With no more
+    of them than values the axes come from the thin SVD of the rows; otherwise from the D x D
+    covariance, summed in blocks.
 
     Args:
       flat: [N, D], uint8 or float in model units.

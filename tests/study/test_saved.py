@@ -189,7 +189,7 @@ def test_a_network_without_a_checkpoint_says_so(finished, tmp_path):
 @pytest.mark.core
 def test_a_run_belongs_to_one_denoiser(linear_run, arrays, snapshot):
     before = snapshot(linear_run)
-    with pytest.raises(ValueError, match=r"form\.basis\.array is \[16, 12\] there and \[16, 3\]"):
+    with pytest.raises(ValueError, match=r"form\.basis\.array is \[16, 11\] there and \[16, 3\]"):
         save(linear_run, LinearDenoiser.fit(arrays[0], rank=3))
     with pytest.raises(ValueError, match="form.class is 'LinearDenoiser' there"):
         save(linear_run, OptimalDenoiser.fit(arrays[0]))
