@@ -19,7 +19,7 @@ import numpy as np
 from jdiff import _check
 from jdiff._exact import dot
 from jdiff.denoisers import axes
-from jdiff.denoisers.protocol import flatten
+from jdiff.denoisers.protocol import Coordinates, flatten
 
 
 class LinearDenoiser(flax.struct.PyTreeNode):
@@ -90,8 +90,20 @@ class LinearDenoiser(flax.struct.PyTreeNode):
         """
         if labels is not None:
             raise ValueError("labels must be None: LinearDenoiser has no classes.")
-        flat, level = flatten(y, sigma, self.image_shape)
-        mean, eigenvalues = self.mean[None], self.eigenvalues[None]
-        gain = eigenvalues / (eigenvalues + level**2)
-        x_hat = mean + dot(dot(flat - mean, self.basis) * gain, self.basis.T)
-        return x_hat.reshape(y.shape)
+        _, level = flatten(y, sigma, self.image_shape)
+        coordinates = self.coordinates()
+        return coordinates.expand(self._shrink(coordinates.project(y), level))
+
+    def coordinates(self) -> Coordinates:
+        """The same denoiser along its axes, where it only multiplies."""
+        mean = self.mean[None]
+        return Coordinates(
+            project=lambda y: dot(y.reshape(len(y), -1) - mean, self.basis),
+            denoise=self._shrink,
+            expand=lambda u: (mean + dot(u, self.basis.T)).reshape(-1, *self.image_shape),
+        )
+
+    def _shrink(self, u: jax.Array, sigma: jax.Array) -> jax.Array:
+        """The Wiener gain of coordinates [B, r], sigma a scalar or [B, 1]."""
+        variance = jnp.broadcast_to(sigma**2, (len(u), 1))
+        return self.eigenvalues[None] / (self.eigenvalues[None] + variance) * u

@@ -5,7 +5,7 @@ function; the checks here are the ones that every class and every entry point sh
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import chex
 import flax.struct
@@ -33,6 +33,23 @@ class Denoiser(Protocol):
     ) -> jax.Array:
         """Returns x_hat [B, H, W, C] for y [B, H, W, C] and sigma > 0, a scalar or [B]."""
         ...
+
+
+class Coordinates(NamedTuple):
+    """A denoiser D(y) = mu + V d(V^T (y - mu)) seen in the r coordinates that it acts on.
+
+    What lies outside V is forgotten in the last step, so the sampler can rotate once instead of
+    at every step. A class offers this by a method `coordinates() -> Coordinates`.
+
+    Attributes:
+      project: y [B, H, W, C] -> u [B, r], V^T (y - mu), V orthonormal.
+      denoise: (u, scalar sigma) -> d(u) [B, r].
+      expand: u [B, r] -> mu + V u, [B, H, W, C].
+    """
+
+    project: Callable[[jax.Array], jax.Array]
+    denoise: Callable[[jax.Array, jax.Array], jax.Array]
+    expand: Callable[[jax.Array], jax.Array]
 
 
 class FunctionDenoiser(flax.struct.PyTreeNode):

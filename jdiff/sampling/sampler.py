@@ -188,12 +188,18 @@ def _compiled(
             normal = lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape, jnp.float32)
             y = sigmas[0] * jax.vmap(normal)(keys)
 
+        inside = None
+        if solver.affine and record is None and labels is None:
+            # Rotating once is exact for such a solver, and saves two GEMMs a step.
+            inside = getattr(denoiser, "coordinates", lambda: None)()
+            y = y if inside is None else inside.project(y)
+
         def step(carry: Any, t: jax.Array) -> Any:
             y, state = carry
             x_hats = []
 
             def denoise(y: jax.Array, sigma: jax.Array) -> jax.Array:
-                x_hats.append(denoiser(y, sigma, labels))
+                x_hats.append(inside.denoise(y, sigma) if inside else denoiser(y, sigma, labels))
                 return x_hats[-1]
 
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, t + 1))(keys)
@@ -203,6 +209,7 @@ def _compiled(
 
         steps = jnp.arange(len(sigmas) - 1)
         (y, _), recorded = jax.lax.scan(step, (y, solver.init(y)), steps)
+        y = y if inside is None else inside.expand(y)
         return y if record is None else (y, recorded)
 
     return parallel.map_devices(trajectory, in_axes=(None, 0), convolutions=convolutions)

@@ -28,12 +28,16 @@ class Solver(NamedTuple):
         are scalars. It calls `denoise` at (y, sigma) first, outside any branch.
       nfe: number of steps -> number of denoiser evaluations.
       stochastic: whether it draws noise, so that `solve` must be given a key.
+      affine: whether y_next is an affine combination, with scalar weights, of y and of what the
+        denoiser said, and on the last step what it said. Such a solver may run in the coordinates
+        of a denoiser's range (`denoisers.protocol.Coordinates`).
     """
 
     init: Callable[[jax.Array], Any]
     step: Callable[..., tuple[jax.Array, Any]]
     nfe: Callable[[int], int] = lambda num_steps: num_steps
     stochastic: bool = False
+    affine: bool = False
 
 
 def stateless(step: Callable[..., jax.Array], **fields: Any) -> Solver:
@@ -96,7 +100,7 @@ def ddpm(eta: float = 1.0) -> Solver:
         z = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(keys)
         return x_hat + (s_down / sigma) * (y - x_hat) + s_up * z
 
-    return stateless(step, stochastic=eta > 0)
+    return stateless(step, stochastic=eta > 0, affine=eta == 0)
 
 
 def _dpmpp_2m_step(
@@ -120,9 +124,11 @@ def _dpmpp_2m_step(
     return y_next, (x_hat, sigma)
 
 
-ddim = stateless(_ddim)
-heun = stateless(_heun, nfe=lambda num_steps: 2 * num_steps - 1)
-dpmpp_2m = Solver(lambda y: (jnp.zeros_like(y), jnp.zeros((), y.dtype)), _dpmpp_2m_step)
+ddim = stateless(_ddim, affine=True)
+heun = stateless(_heun, nfe=lambda num_steps: 2 * num_steps - 1, affine=True)
+dpmpp_2m = Solver(
+    lambda y: (jnp.zeros_like(y), jnp.zeros((), y.dtype)), _dpmpp_2m_step, affine=True
+)
 
 # The names that `solver=` accepts.
 SOLVERS: dict[str, Solver] = {"ddim": ddim, "heun": heun, "ddpm": ddpm(), "dpmpp_2m": dpmpp_2m}
