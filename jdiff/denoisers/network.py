@@ -10,6 +10,7 @@ Reference: Karras et al. 2022 (EDM), eq. 7 and table 1.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -98,12 +99,17 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
           preconditioning: a row of `PRECONDITIONINGS`; None takes the module's own default.
           sigmas: levels it is defined at, decreasing, or None for any.
 
+        Warns:
+          UserWarning: if a network whose own row is x0, so that it constrains the samples, is given
+            another.
+
         Raises:
           ValueError: on an unknown preconditioning or a deviation that is not positive.
         """
         if preconditioning is None:
             preconditioning = default_preconditioning(module)
         _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
+        warn_of_detour(module, preconditioning)
         data_std = _check.number("data_std", data_std, above=0)
         levels = None if sigmas is None else jnp.asarray(_check.levels("sigmas", sigmas))
         shape = _check.image_shape("image_shape", image_shape)
@@ -133,6 +139,17 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
         sigma = check_sigma(sigma, y)
         apply: Any = functools.partial(self.module.apply, self.variables, labels=labels)
         return precondition(apply, self.preconditioning, self.data_std, y, sigma)
+
+
+def warn_of_detour(module: nn.Module, preconditioning: str) -> None:
+    """Warns where y is led round a network that is meant to constrain the samples."""
+    if default_preconditioning(module) == "x0" and preconditioning != "x0":
+        warnings.warn(
+            f"preconditioning {preconditioning!r} adds c_skip y to the output, so that the noisy "
+            f"image goes round {type(module).__name__}, whose bottleneck or width then constrains "
+            "the samples no more; its own row is x0.",
+            stacklevel=3,
+        )
 
 
 def default_preconditioning(module: nn.Module) -> str:

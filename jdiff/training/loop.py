@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from jdiff import _check, _pixels, parallel
 from jdiff.data import ImageData, batches
-from jdiff.denoisers.network import NetworkDenoiser, default_preconditioning
+from jdiff.denoisers.network import NetworkDenoiser, default_preconditioning, warn_of_detour
 from jdiff.training.checkpoints import Checkpoints
 from jdiff.training.rundir import RunDirectory, as_arrays, describe_key, describe_module
 from jdiff.training.state import TrainConfig, TrainState
@@ -89,6 +89,7 @@ def train(
     config = TrainConfig() if config is None else config
     check_arguments(network, data, config, key)
     preconditioning = config.preconditioning or default_preconditioning(network)
+    warn_of_detour(network, preconditioning)
     data_std = _data_std(data)
     compiled = programs(network, config, data.image_shape)
     train_key = jax.random.fold_in(key, TRAIN)
