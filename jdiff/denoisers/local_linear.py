@@ -1,0 +1,173 @@
+"""The best affine denoiser whose every pixel sees only a k x k window around it.
+
+    D(y)_p = mu_p + w_p^T (y - mu)_win,   w_p = U diag( l / (l + sigma^2) ) U^T e_p
+
+with the eigenpairs (l, U) of the covariance of p's window, which is cut off at the image's border:
+as p is in its own window, its regression is a row of the window's Wiener filter. Samples are
+Gaussian, but long-range correlation is lost; each pixel has its own filter, so no equivariance.
+
+Reference: Levine and Weiss 2026, arXiv 2605.16415 (the claim for linear denoisers).
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check
+from jdiff._exact import einsum
+from jdiff.denoisers import axes
+from jdiff.denoisers.protocol import check_rows, check_sigma
+
+
+class LocalLinearDenoiser(flax.struct.PyTreeNode):
+    """Least squares a pixel, from its own window about the mean image; made by `fit`.
+
+    A window has K = k * k * C entries in the order (row offset, column offset, channel). Entries
+    outside the image have eigenvalue 0, their own unit vector as eigenvector, and weight 0.
+
+    Attributes:
+      mean: [D], model units.
+      basis: [H * W, K, K], orthonormal columns: eigenvectors of every window's covariance.
+      eigenvalues: [H * W, K] >= 0, in the order of the columns, model units squared.
+      patch_size: k, odd.
+      image_shape: (H, W, C), D = H * W * C.
+    """
+
+    mean: jax.Array
+    basis: jax.Array
+    eigenvalues: jax.Array
+    patch_size: int = flax.struct.field(pytree_node=False)
+    image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+    sigmas: jax.Array | None = None
+
+    @classmethod
+    def fit(cls, images: Any, *, patch_size: int, weights: Any = None) -> "LocalLinearDenoiser":
+        """Eigenpairs of every window's covariance (divided by N, in float64 on the host).
+
+        The basis takes 4 H W K^2 bytes and the fit a few times that; a D x D matrix is never made.
+
+        Args:
+          images: [N, H, W, C], uint8 or float in model units [-1, 1].
+          patch_size: the window's side k, odd, from 1 to 2 max(H, W) - 1, where every window holds
+            the whole image and the denoiser is LinearDenoiser.
+          weights: [N] probabilities up to a factor, not negative; None weighs all alike.
+
+        Raises:
+          TypeError: on images of another dtype or a patch size that is not whole.
+          ValueError: on a wrong shape or range, bad weights, or a patch size even or out of bounds.
+
+        Example:
+          >>> import numpy as np
+          >>> images = np.array([[-1.0, -1.0], [1.0, 1.0]]).reshape(2, 1, 2, 1)
+          >>> y = jnp.array([0.5, 1.0]).reshape(1, 1, 2, 1)
+          >>> alone, pair = (LocalLinearDenoiser.fit(images, patch_size=k) for k in (1, 3))
+          >>> alone(y, jnp.float32(1.0)).ravel().tolist()  # y / 2: each pixel for itself
+          [0.25, 0.5]
+          >>> pair(y, jnp.float32(1.0)).ravel().round(3).tolist()  # (y_1 + y_2) / 3: both at once
+          [0.5, 0.5]
+        """
+        images, p = axes.training_set(images, weights)
+        shape = images.shape[1:]
+        widest = 2 * max(shape[:2]) - 1
+        patch_size = _check.integer("patch_size", patch_size, maximum=widest)
+        if patch_size % 2 == 0:
+            raise ValueError(f"patch_size must be odd, from 1 to {widest}; got {patch_size}.")
+        flat = images.reshape(len(images), -1)
+        mean = axes.mean(flat, p)
+        windows = _windows(shape, patch_size)
+        covariances = [np.zeros((len(values),) * 2) for _, values in windows]
+        for x, q in axes.blocks(flat, p):
+            scaled = np.ascontiguousarray(((x - mean) * np.sqrt(q)[:, None]).T)
+            for covariance, (_, values) in zip(covariances, windows, strict=True):
+                window = scaled[values]
+                covariance += window @ window.T
+        size = patch_size**2 * shape[2]
+        basis = np.tile(np.eye(size, dtype=np.float32), (len(windows), 1, 1))
+        eigenvalues = np.zeros((len(windows), size), np.float32)
+        for i, (entries, _) in enumerate(windows):
+            l, basis[i][np.ix_(entries, entries)] = np.linalg.eigh(covariances[i])
+            eigenvalues[i, entries] = np.maximum(l, 0)
+        return cls(
+            jnp.asarray(mean, jnp.float32),
+            jnp.asarray(basis),
+            jnp.asarray(eigenvalues),
+            patch_size,
+            shape,
+        )
+
+    def __call__(
+        self, y: jax.Array, sigma: jax.Array, labels: jax.Array | None = None
+    ) -> jax.Array:
+        """The affine estimate.
+
+        Args:
+          y: noisy images [B, H, W, C], model units.
+          sigma: noise level > 0, a scalar or [B]. A scalar makes the filters once for all rows.
+          labels: must be None; the class has no conditional form.
+
+        Returns:
+          x_hat [B, H, W, C].
+
+        Raises:
+          ValueError: if labels are given or a shape is wrong.
+        """
+        if labels is not None:
+            raise ValueError("labels must be None: LocalLinearDenoiser has no classes.")
+        check_rows("y", y, self.image_shape)
+        if jnp.ndim(sigma) == 0:
+            return self._filter(y, jnp.asarray(sigma, y.dtype))
+        one = lambda row: self._filter(row[0][None], row[1])[0]
+        return jax.lax.map(one, (y, check_sigma(sigma, y)))
+
+    def window_weights(self, sigma: jax.Array) -> jax.Array:
+        """Every pixel's linear filter [H, W, K, C] at a scalar sigma.
+
+        Entry [i, j, :, c] holds the weights of the window around (i, j), in the order of the class,
+        in the estimate of channel c there; those outside the image are exactly 0.
+
+        Raises:
+          ValueError: if sigma is not a scalar.
+        """
+        if jnp.ndim(sigma) != 0:
+            raise ValueError(f"sigma must be a scalar; got shape {jnp.shape(sigma)}.")
+        height, width, channels = self.image_shape
+        gain = self.eigenvalues / (self.eigenvalues + sigma**2)
+        centre = self.patch_size**2 // 2 * channels
+        own = self.basis[:, centre : centre + channels]
+        weights = einsum("pkm,pcm->pkc", self.basis, own * gain[:, None])
+        return weights.reshape(height, width, -1, channels)
+
+    def _filter(self, y: jax.Array, sigma: jax.Array) -> jax.Array:
+        """Adds up the shifted images, each times its own weight a pixel."""
+        height, width, channels = self.image_shape
+        k, mean = self.patch_size, self.mean.reshape(self.image_shape)[..., None]
+        # Images last: with the channels last the sums over them run in vectors of three, and a
+        # batch of 256 32x32x3 images and k = 5 takes 97 ms instead of 10 (two CPU cores).
+        centered = jnp.moveaxis(y, 0, -1) - mean
+        padded = jnp.pad(centered, ((k // 2, k // 2), (k // 2, k // 2), (0, 0), (0, 0)))
+        weights = self.window_weights(sigma).reshape(height, width, k * k, channels, channels)
+
+        def add(total: jax.Array, shift: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            number, w = shift
+            start = (number // k, number % k, 0, 0)
+            x = jax.lax.dynamic_slice(padded, start, centered.shape)
+            return total + jnp.sum(w[..., None] * x[:, :, :, None], axis=2), None
+
+        shifts = (jnp.arange(k * k), jnp.moveaxis(weights, 2, 0))
+        total, _ = jax.lax.scan(add, jnp.zeros_like(centered), shifts)
+        return jnp.moveaxis(mean + total, -1, 0)
+
+
+def _windows(shape: tuple[int, int, int], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every pixel: its window's entries inside the image, and which values of x these are."""
+    height, width, channels = shape
+    row, column, channel = (a.ravel() for a in np.indices((k, k, channels)))
+    found = []
+    for i, j in np.ndindex(height, width):
+        a, b = i + row - k // 2, j + column - k // 2
+        entries = np.flatnonzero((a >= 0) & (a < height) & (b >= 0) & (b < width))
+        found.append((entries, ((a * width + b) * channels + channel)[entries]))
+    return found
