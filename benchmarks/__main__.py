@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from benchmarks import architectures, optimal_denoiser, record, training_step
+from benchmarks import architectures, linear_denoiser, optimal_denoiser, record, training_step
 
 SUITES: dict[str, Callable[[str, Any], list[dict[str, Any]]]] = {
     "architectures": architectures.run,
+    "linear_denoiser": linear_denoiser.run,
     "optimal_denoiser": optimal_denoiser.run,
     "training_step": training_step.run,
 }
@@ -25,7 +26,7 @@ class Options:
     Attributes:
       suites: What to measure; default architectures, one row for each of four.
       size: smoke takes seconds to minutes on two cores and only shows that all works.
-      data: For optimal_denoiser: real images, for example tfds:mnist; default random ones.
+      data: For the denoisers: real images, for example tfds:mnist; default random ones.
       data_dir: Where TFDS data sets lie.
       out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json.
       progress: Progress bars.

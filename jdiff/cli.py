@@ -31,6 +31,7 @@ def study(
     sigmas: str | None = None,
     solver: str | None = None,
     seed: int | None = None,
+    sections: tuple[str, ...] | None = None,
     held_out: float | None = None,
     out: Path | None = None,
     data_dir: Path | None = None,
@@ -45,7 +46,8 @@ def study(
     OUT/results.json. Started again, it skips what is done. What is not given is the preset's.
 
     Args:
-        name: A preset; "demo" needs no download and takes minutes on a laptop.
+        name: A preset: demo compares architectures, laws holds samples against their predicted
+            distribution; both need no download and take minutes on a laptop.
         data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
         architectures: Names with options, for example: optimal linear unet:width=16,skips=false.
         num_train: Training-set sizes, for example: 100 1000.
@@ -57,6 +59,7 @@ def study(
         sigmas: Noise levels as GRID:STEPS, for example karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m.
         seed: Of training subsets and of the starting noise.
+        sections: Of laws: which parts of the page, for example: star gaussian.
         held_out: The share of images to hold out, for data that brings no held-out images.
         out: Where results go; default runs/NAME.
         data_dir: Where TFDS data sets lie.
@@ -79,14 +82,22 @@ def study(
         "sigmas": sigmas,
         "solver": solver,
         "seed": seed,
+        "sections": sections,
         "held_out": held_out,
     }
+    given = {field: value for field, value in given.items() if value is not None}
+    if isinstance(chosen, jdiff.study.LawStudy) and num_train is not None:
+        if len(num_train) != 1:
+            raise ValueError(f"num_train of the study laws is one size; got {num_train}.")
+        (given["num_train"],) = num_train
+    for field in given:
+        _check.choice(f"option of the study {name}", field, vars(chosen))
     budget = budget or os.environ.get("JDIFF_BUDGET") or None
     if budget == "tiny":
         chosen = chosen.tiny()
     elif budget is not None:
         given["budget"] = Budget.parse(budget)
-    chosen = dataclasses.replace(chosen, **{k: v for k, v in given.items() if v is not None})
+    chosen = dataclasses.replace(chosen, **given)
     out = out or Path("runs") / name
     _use_cache(cache)
     variable = os.environ.get("JDIFF_BUDGET")
@@ -95,7 +106,8 @@ def study(
     rows = jdiff.study.run(
         chosen, out, data_dir=data_dir, download=download, force=force, command=command
     )
-    print(jdiff.report.table(rows))
+    laws = isinstance(chosen, jdiff.study.LawStudy)
+    print(jdiff.report.laws_table(rows) if laws else jdiff.report.table(rows))
     print(f"\nreport: {out / 'report.html'}")
     failed = [row.label for row in rows if row.failed]
     if failed:

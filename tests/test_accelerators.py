@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jdiff
-from jdiff import networks, noise, parallel
+from jdiff import denoisers, networks, noise, parallel
 from jdiff._exact import HIGHEST, dot
 from jdiff.metrics import shortlist
 from jdiff.sampling import sampler, solvers
@@ -71,8 +71,28 @@ DENOISERS: dict[str, Callable] = {
         lambda y, s: y / (1 + jnp.reshape(s, (-1, 1, 1, 1))), SHAPE
     ),
 }
-EXACT = ("optimal", "optimal-classes", "linear")  # in denoisers/, apart from network.py
-denoiser = functools.cache(lambda name: DENOISERS[name]())
+# Closed forms beyond the first two: traced with the solver that calls them twice a step.
+LEVELS = [10.0, 1.0, 0.05, 0.0]
+CLOSED_FORMS: dict[str, Callable] = {
+    "local": lambda: denoisers.LocalLinearDenoiser.fit(images(), patch_size=3),
+    "equivariant": lambda: denoisers.EquivariantLinearDenoiser.fit(images()),
+    "equivariant-patch": lambda: denoisers.EquivariantLinearDenoiser.fit(images(), patch_size=3),
+    "polynomial": lambda: denoisers.PolynomialDenoiser.fit(images(), 1, LEVELS),
+    "random-polynomial": lambda: denoisers.RandomPolynomialDenoiser.fit(
+        images(), 3, LEVELS, jax.random.key(0), 16
+    ),
+    "patch-polynomial": lambda: denoisers.PatchPolynomialDenoiser.fit(
+        images(), 3, LEVELS, (None, 5, 3), jax.random.key(0), num_features=8
+    ),
+    "bottleneck": lambda: denoisers.BottleneckDenoiser.fit(images(), 4),
+    "bottleneck-decoder": lambda: denoisers.BottleneckDenoiser.fit(
+        images(), 4, decoder="posterior", block_size=BLOCK
+    ),
+    "bottleneck-code": lambda: denoisers.BottleneckDenoiser.fit(images(), 4, code="posterior"),
+}
+# In denoisers/, apart from network.py.
+EXACT = ("optimal", "optimal-classes", "linear", *CLOSED_FORMS)
+denoiser = functools.cache(lambda name: {**DENOISERS, **CLOSED_FORMS}[name]())
 
 
 def sampling_program(name: str, solver: str, **options) -> tuple[Callable, tuple]:
@@ -128,6 +148,13 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
         for name in DENOISERS
         for solver in solvers.SOLVERS
     },
+    **{
+        f"sample-{name}-heun": functools.partial(sampling_program, name, "heun")
+        for name in CLOSED_FORMS
+    },
+    "solve-linear": functools.partial(  # in images, not in its coordinates
+        sampling_program, "linear", "heun", start=False, record=("y",)
+    ),
     "solve-optimal": functools.partial(
         sampling_program, "optimal", "heun", start=False, record=("y", "x_hat")
     ),
@@ -145,7 +172,7 @@ OF_MEASURES = ("shortlist-images", "shortlist-features", "squares", "posterior")
 FULL_PRECISION = [
     name
     for name in PROGRAMS
-    if name in (*OF_MEASURES, "solve-optimal")
+    if name in (*OF_MEASURES, "solve-optimal", "solve-linear")
     or name.startswith(tuple(f"sample-{kind}-" for kind in EXACT))
 ]
 # What reads a uint8 data set; `posterior` and `init` have their own tests or none.
@@ -153,6 +180,7 @@ READS_IMAGES = [
     name
     for name in PROGRAMS
     if name.startswith(("sample-optimal", "solve-optimal", "step-", "evaluate-"))
+    or name == "sample-bottleneck-decoder-heun"
     or name in ("shortlist-images", "squares")
 ]
 

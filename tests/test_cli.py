@@ -14,6 +14,7 @@ from PIL import Image
 import jdiff
 from jdiff import cli
 from jdiff.study import config
+from jdiff.study.closed_forms import ClosedForm
 from jdiff.training import TrainConfig
 
 MLP = "mlp:width=16,depth=2"
@@ -157,10 +158,10 @@ def test_a_network_in_a_study_and_its_default_folder(jdiff_command, data, tmp_pa
 def test_a_failed_row_is_said_and_told_by_the_exit_status(
     jdiff_command, data, tmp_path, monkeypatch
 ):
-    def fit(data, **options):
+    def fit(data, grid, seed, **options):
         raise MemoryError("no room")
 
-    monkeypatch.setitem(config.CLOSED_FORMS, "linear", (fit, ("rank",)))
+    monkeypatch.setitem(config.CLOSED_FORMS, "linear", ClosedForm(fit, ("rank",)))
     status, printed, said = jdiff_command(
         "study", "demo", "--data", data, "--architectures", "linear", *TINY, "--out", tmp_path / "o"
     )
@@ -319,7 +320,7 @@ SAMPLE = ["sample", "RUN", "--sigmas", "karras:4", "--out", "OUT/a.npz", "--no-c
         ([*TRAIN, "--steps", "0"], "steps must be at least 1; got 0"),
         ([*TRAIN, "--noise", "uniform"], "noise is 'uniform'. Did you mean 'log_uniform'?"),
         ([*TRAIN, "--optimizer", "adam"], "optimizer is 'adam'. Did you mean 'adamw'?"),
-        (["train", "liner", *TRAIN[2:]], "architecture is 'liner'. Did you mean 'linear'?"),
+        (["train", "liner", *TRAIN[2:]], "architecture is 'liner'. Did you mean 'linear' or 'local_linear'?"),
         (["train", "linear:rank=99", *TRAIN[2:]], "rank must be from 1 to 64; got 99"),
         (["train", "mlp:width=a", *TRAIN[2:]], "width must be a whole number; got 'a'"),
         (["train", "linear", "--data", "npz:no.npz", *TRAIN[4:]], "there is no file no.npz"),

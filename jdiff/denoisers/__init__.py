@@ -1,8 +1,26 @@
 """Denoisers: closed forms, trained networks and any function, all called alike."""
 
+from jdiff.denoisers.bottleneck import BottleneckDenoiser
+from jdiff.denoisers.equivariant_linear import EquivariantLinearDenoiser
 from jdiff.denoisers.linear import LinearDenoiser
+from jdiff.denoisers.local_linear import LocalLinearDenoiser
 from jdiff.denoisers.network import NetworkDenoiser
 from jdiff.denoisers.optimal import OptimalDenoiser
+from jdiff.denoisers.patch_polynomial import PatchPolynomialDenoiser
+from jdiff.denoisers.polynomial import PolynomialDenoiser
 from jdiff.denoisers.protocol import Denoiser, wrap
+from jdiff.denoisers.random_polynomial import RandomPolynomialDenoiser
 
-__all__ = ["Denoiser", "LinearDenoiser", "NetworkDenoiser", "OptimalDenoiser", "wrap"]
+__all__ = [
+    "BottleneckDenoiser",
+    "Denoiser",
+    "EquivariantLinearDenoiser",
+    "LinearDenoiser",
+    "LocalLinearDenoiser",
+    "NetworkDenoiser",
+    "OptimalDenoiser",
+    "PatchPolynomialDenoiser",
+    "PolynomialDenoiser",
+    "RandomPolynomialDenoiser",
+    "wrap",
+]

@@ -60,7 +60,7 @@ class LinearDenoiser(flax.struct.PyTreeNode):
           0.25
         """
         images, p = axes.training_set(images, weights)
-        n, d = np.count_nonzero(p), int(np.prod(images.shape[1:]))
+        n, d = int(np.count_nonzero(p)), int(np.prod(images.shape[1:]))
         if rank is not None:
             _check.integer("rank", rank, maximum=max(1, min(n - 1, d)))
         mean, eigenvalues, basis = axes.principal_axes(images.reshape(len(images), d), p)

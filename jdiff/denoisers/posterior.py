@@ -7,11 +7,14 @@ sum of images. The logits come from a GEMM on centred data, log w_n + (y.x_n - |
 sigma^2, whose rounding error grows as 1 / sigma^2. Where that error could show, the leading
 candidates of each query are taken out, their logits recomputed from exact differences relative to
 the first of them, and both parts merged. Nothing is truncated to nearest neighbours.
+
+Where images are compared through a code, the codes are the bank's images and x_n its values.
 """
 
 import math
 from typing import Any, NamedTuple
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -43,6 +46,8 @@ class Bank(flax.struct.PyTreeNode):
       center: [1, D] float32, the mean image.
       labels: [M] int32 (-1 for padding), or None.
       block_size: images a scan step; whatever it is, the answer is the same.
+      values: [M, E] uint8 or float32, what the posterior mean is taken of; None for the images.
+      values_center: [1, E] float32, the mean value, or None.
     """
 
     images: jax.Array
@@ -52,13 +57,15 @@ class Bank(flax.struct.PyTreeNode):
     center: jax.Array
     labels: jax.Array | None
     block_size: int = flax.struct.field(pytree_node=False)
+    values: jax.Array | None = None
+    values_center: jax.Array | None = None
 
 
 class Posterior(NamedTuple):
     """The posterior of each of B queries.
 
     Attributes:
-      mean: [B, D] posterior means, model units.
+      mean: [B, E] posterior means, model units.
       indices: [B, K] training images of largest weight, in order of the GEMM's logits.
       weights: [B, K] their posterior weights p_n.
     """
@@ -69,7 +76,7 @@ class Posterior(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """A partial softmax: maximum m [B, 1], and by e^-m scaled sum s [B, 1] and values v [B, D]."""
+    """A partial softmax: maximum m [B, 1], and by e^-m scaled sum s [B, 1] and values v [B, E]."""
 
     m: jax.Array
     s: jax.Array
@@ -81,6 +88,7 @@ def bank(
     weights: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     *,
+    values: np.ndarray | None = None,
     block_size: int | None = None,
 ) -> Bank:
     """Prepares checked images for the core.
@@ -89,16 +97,22 @@ def bank(
       images: [N, H, W, C], uint8 or float in model units.
       weights: [N], not negative, not all zero; None weighs all alike.
       labels: int [N], or None.
+      values: [N, ...], uint8 or float in model units: the posterior mean is taken of these, the
+        images only say how likely each is; None for the images themselves.
       block_size: images a scan step; default 2^22 values a block, at most N.
     """
-    n, d = len(images), int(np.prod(images.shape[1:]))
-    flat = np.reshape(images, (n, d))
+    n = len(images)
+    flat = np.reshape(images, (n, -1))
+    flat_values = None
+    if values is not None:
+        chex.assert_axis_dimension(values, 0, n)
+        flat_values = np.reshape(values, (n, -1))
     if block_size is None:
-        block_size = max(1, min(n, 2**22 // d))
+        widest = max(a.shape[1] for a in (flat, flat_values) if a is not None)
+        block_size = max(1, min(n, 2**22 // widest))
     block_size = min(_check.integer("block_size", block_size), n)
     chunks = [slice(i, i + 8192) for i in range(0, n, 8192)]
-    center = sum(_pixels.to_model(flat[c]).sum(0, dtype=np.float64) for c in chunks) / n
-    center = np.asarray(center, np.float32)
+    center = _mean(flat, chunks)
     centered = (_pixels.to_model(flat[c]) - center for c in chunks)
     half_norms = np.concatenate([0.5 * np.sum(np.square(x, dtype=np.float64), 1) for x in centered])
     with np.errstate(divide="ignore"):
@@ -110,10 +124,18 @@ def bank(
         log_weights=jnp.asarray(pad(log_weights, -np.inf), jnp.float32),
         half_norms=jnp.asarray(pad(half_norms, 0), jnp.float32),
         radius=jnp.asarray(np.sqrt(2 * half_norms.max()), jnp.float32),
-        center=jnp.asarray(center[None]),
+        center=jnp.asarray(center),
         labels=None if labels is None else jnp.asarray(pad(labels.astype(np.int32), -1)),
         block_size=block_size,
+        values=None if flat_values is None else jnp.asarray(pad(flat_values, 0)),
+        values_center=None if flat_values is None else jnp.asarray(_mean(flat_values, chunks)),
     )
+
+
+def _mean(flat: np.ndarray, chunks: list[slice]) -> np.ndarray:
+    """The mean row [1, D] of rows [N, D], model units, summed in float64."""
+    total = sum(_pixels.to_model(flat[c]).sum(0, dtype=np.float64) for c in chunks)
+    return np.asarray(total / len(flat), np.float32)[None]
 
 
 def posterior_mean(
@@ -128,7 +150,7 @@ def posterior_mean(
       labels: [B], only images of this label count; a negative one admits every image.
 
     Returns:
-      [B, D], model units.
+      [B, E], model units; E = D without values.
     """
     query = _query(bank, y, sigma, labels)
     sums = jax.lax.cond(
@@ -136,7 +158,7 @@ def posterior_mean(
         lambda: _refined(bank, query)[0],
         lambda: _scan(bank, query, exclude=None),
     )
-    return bank.center + sums.v / sums.s
+    return _values_center(bank) + sums.v / sums.s
 
 
 def posterior(
@@ -148,7 +170,13 @@ def posterior(
     image fills have weight 0 and a number that no image has.
     """
     sums, leaders, logits = _refined(bank, _query(bank, y, sigma, labels))
-    return Posterior(bank.center + sums.v / sums.s, leaders, jnp.exp(logits - sums.m) / sums.s)
+    mean = _values_center(bank) + sums.v / sums.s
+    return Posterior(mean, leaders, jnp.exp(logits - sums.m) / sums.s)
+
+
+def _values_center(bank: Bank) -> jax.Array:
+    """What the values, or the images in their place, are centred by."""
+    return bank.center if bank.values_center is None else bank.values_center
 
 
 class _Query(NamedTuple):
@@ -176,23 +204,23 @@ def _query(bank: Bank, y: jax.Array, sigma: jax.Array, labels: jax.Array | None)
 
 
 def _blocks(bank: Bank) -> Any:
-    """The bank as the scan's inputs: block number, images, log weights, half norms, labels."""
+    """The scan's inputs: block number, images, log weights, half norms, labels, values."""
     divide = lambda a: a.reshape(-1, bank.block_size, *a.shape[1:])
-    fields = (bank.images, bank.log_weights, bank.half_norms, bank.labels)
+    fields = (bank.images, bank.log_weights, bank.half_norms, bank.labels, bank.values)
     parts = jax.tree.map(divide, fields)
     return (jnp.arange(parts[0].shape[0]), *parts)
 
 
 def _logits(bank: Bank, query: _Query, block: Any) -> tuple[jax.Array, jax.Array]:
-    """GEMM logits [B, block] of one block, and its centred images [block, D]."""
-    _, images, log_weights, half_norms, labels = block
+    """GEMM logits [B, block] of one block, and its centred values [block, E]."""
+    _, images, log_weights, half_norms, labels, values = block
     x = _pixels.to_model(images) - bank.center
     scores = (dot(query.centered, x.T) - half_norms[None]) / query.sigma**2
     logits = log_weights[None] + scores
     if query.labels is not None:
         wanted = query.labels[:, None]
         logits = jnp.where((wanted == labels[None]) | (wanted < 0), logits, -jnp.inf)
-    return logits, x
+    return logits, x if values is None else _pixels.to_model(values) - bank.values_center
 
 
 def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
@@ -200,7 +228,7 @@ def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
     rows = jnp.arange(query.y.shape[0])[:, None]
 
     def step(sums: _Sums, block: Any) -> tuple[_Sums, None]:
-        logits, x = _logits(bank, query, block)
+        logits, values = _logits(bank, query, block)
         if exclude is not None:
             place = exclude - block[0] * bank.block_size
             # A place before the block would count from its end; one behind it is dropped.
@@ -209,10 +237,11 @@ def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
         m = jnp.maximum(sums.m, jnp.max(logits, 1, keepdims=True))
         p, old = jnp.exp(logits - _finite(m)), jnp.exp(sums.m - _finite(m))
         s = sums.s * old + jnp.sum(p, 1, keepdims=True)
-        return _Sums(m, s, sums.v * old + dot(p, x)), None
+        return _Sums(m, s, sums.v * old + dot(p, values)), None
 
     zero = jnp.zeros_like(query.sigma)
-    empty = _Sums(zero - jnp.inf, zero, jnp.zeros_like(query.y))
+    width = _values_center(bank).shape[1]
+    empty = _Sums(zero - jnp.inf, zero, jnp.zeros((len(query.y), width), query.y.dtype))
     return jax.lax.scan(step, empty, _blocks(bank))[0]
 
 
@@ -254,7 +283,9 @@ def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
     exact = jnp.where(coarse == -jnp.inf, -jnp.inf, exact)
     m = jnp.max(exact, 1, keepdims=True)
     p = jnp.exp(exact - _finite(m))
-    top = _Sums(m, jnp.sum(p, 1, keepdims=True), einsum("bk,bkd->bd", p, x - bank.center[None]))
+    values = x if bank.values is None else _pixels.to_model(take(bank.values))
+    centered = values - _values_center(bank)[None]
+    top = _Sums(m, jnp.sum(p, 1, keepdims=True), einsum("bk,bkd->bd", p, centered))
 
     # GEMM logits leave out |y|^2, the exact ones |y - x_1|^2: the first candidate shows the shift.
     shift = log_weights[:, :1] - _finite(coarse[:, :1])

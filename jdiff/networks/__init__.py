@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from jdiff import _check, _flops
+from jdiff.networks.bottleneck_mlp import BottleneckMLP
 from jdiff.networks.mlp import MLP
 from jdiff.networks.unet import UNet
 
 __all__ = [
     "MLP",
     "NETWORKS",
+    "BottleneckMLP",
     "UNet",
     "create",
     "flops_per_image",
@@ -31,14 +33,14 @@ __all__ = [
     "option_types",
 ]
 
-NETWORKS: dict[str, Any] = {"mlp": MLP, "unet": UNet}
+NETWORKS: dict[str, Any] = {"bottleneck_mlp": BottleneckMLP, "mlp": MLP, "unet": UNet}
 
 
 def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
     """The network `name` for images of one shape, every option checked.
 
     Options left out have the class's defaults, except those that depend on the image: the UNet's
-    levels (and width) shrink with small images.
+    levels (and width) shrink with small images, the bottleneck MLP is small for points.
 
     Args:
       name: a key of `NETWORKS`.

@@ -6,7 +6,23 @@ the page, `show` the same in a notebook, `table` the same as text.
 
 from jdiff.report.grid import write_grid
 from jdiff.report.inline import show, table
+from jdiff.report.law_page import laws_table, render_laws, write_laws
+from jdiff.report.law_rows import LawRow
 from jdiff.report.page import render, write
 from jdiff.report.rows import SCHEMA, Pictures, Row, check
 
-__all__ = ["SCHEMA", "Pictures", "Row", "check", "render", "show", "table", "write", "write_grid"]
+__all__ = [
+    "SCHEMA",
+    "LawRow",
+    "Pictures",
+    "Row",
+    "check",
+    "laws_table",
+    "render",
+    "render_laws",
+    "show",
+    "table",
+    "write",
+    "write_grid",
+    "write_laws",
+]

@@ -1,33 +1,15 @@
 """What a study is: data, architectures, sizes, seeds, budget; frozen, all kept in study.json."""
 
 import dataclasses
-import math
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from jdiff import _check, networks, noise
 from jdiff.data import ImageData
-from jdiff.denoisers import Denoiser, LinearDenoiser, OptimalDenoiser
+from jdiff.denoisers import Denoiser
 from jdiff.denoisers.network import PRECONDITIONINGS
 from jdiff.sampling.solvers import SOLVERS
-
-
-def _fit_optimal(data: ImageData, *, labels: bool = False) -> Denoiser:
-    if _check.boolean("labels", labels) and data.labels is None:
-        raise ValueError(f"optimal:labels=true needs labels, and {data.name} has none.")
-    return OptimalDenoiser.fit(data.images, data.weights, data.labels if labels else None)
-
-
-def _fit_linear(data: ImageData, *, rank: int | None = None) -> Denoiser:
-    return LinearDenoiser.fit(data.images, rank=rank, weights=data.weights)
-
-
-# Closed forms by name: how they are fitted, and the options that a string may give.
-CLOSED_FORMS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "optimal": (_fit_optimal, ("labels",)),
-    "linear": (_fit_linear, ("rank",)),
-}
-
+from jdiff.study.closed_forms import CLOSED_FORMS
 
 # Precision takes the fifth neighbour of every training image, the Fréchet distance's interval ten
 # parts of at least two samples.
@@ -52,8 +34,13 @@ class Architecture:
         """Fills the label and refuses unknown names and options."""
         _check.choice("architecture", self.name, [*CLOSED_FORMS, *networks.NETWORKS])
         if self.name in CLOSED_FORMS:
-            accepted = CLOSED_FORMS[self.name][1]
-            _check.options(f"option of {self.name}", dict(self.options), accepted)
+            form, given = CLOSED_FORMS[self.name], dict(self.options)
+            _check.options(f"option of {self.name}", given, form.options)
+            for option in form.needed:
+                if option not in given:
+                    raise ValueError(
+                        f"architecture {self.name} needs {option}, as in {self.name}:{option}=3."
+                    )
         elif "preconditioning" in dict(self.options):
             preconditioning = dict(self.options)["preconditioning"]
             _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
@@ -109,17 +96,22 @@ class Architecture:
 
     def check(self, data: ImageData) -> None:
         """Refuses, without the work of it, what could not be built or fitted for these images."""
-        if not self.closed_form:
+        if self.closed_form:
+            CLOSED_FORMS[self.name].check(data, **dict(self.options))
+        else:
             self.network(data.image_shape)
-        elif self.name == "linear" and dict(self.options).get("rank") is not None:
-            most = max(1, min(data.num_train - 1, math.prod(data.image_shape)))
-            _check.integer("rank", dict(self.options)["rank"], maximum=most)
-        elif self.name == "optimal" and dict(self.options).get("labels"):
-            _fit_optimal(data, **dict(self.options))
 
-    def fit(self, data: ImageData) -> Denoiser:
-        """The closed form, fitted."""
-        return CLOSED_FORMS[self.name][0](data, **dict(self.options))
+    def fit(self, data: ImageData, sigmas: Any = "karras:18", seed: int = 0) -> Denoiser:
+        """The closed form, fitted.
+
+        Args:
+          data: what it is fitted to.
+          sigmas: the grid, or its name, at whose levels forms that differ from level to level are
+            fitted unless their own option `sigmas` says otherwise.
+          seed: of random features.
+        """
+        grid = noise.parse_grid(sigmas) if isinstance(sigmas, str) else sigmas
+        return CLOSED_FORMS[self.name].fit(data, grid, seed, **dict(self.options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +187,9 @@ class Study:
     solver: str = "heun"
     seed: int = 0
     held_out: float | None = None
+
+    # What may be added to a study that is there.
+    GROWS: ClassVar[tuple[str, ...]] = ("architectures", "num_train", "seeds")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, before anything is."""

@@ -23,12 +23,10 @@ import optax
 from jdiff import _files, report
 from jdiff.data import ImageData
 from jdiff.report import Pictures, Row
-from jdiff.study.config import Architecture, Study
+from jdiff.study.config import Architecture
 from jdiff.training.rundir import RunDirectory, as_arrays, differences, holds_files
 
 _SHOWN = 32  # real images of each kind that a report may show
-# Adding to these adds rows to a study; anything else that differs makes it another one.
-_GROWS = ("architectures", "num_train", "seeds")
 
 
 class StudyDirectory:
@@ -41,18 +39,19 @@ class StudyDirectory:
         """Where a row's files lie."""
         return self.path / "runs" / f"{architecture.slug}-n{num_train}-s{seed}"
 
-    def claim(self, study: Study, data: ImageData, *, force: bool = False) -> None:
+    def claim(self, study: Any, data: ImageData, *, force: bool = False) -> None:
         """Makes the directory that of `study`, or checks that it is.
 
         Args:
-          study: the study.
+          study: a dataclass. Adding to the fields that its class names as `GROWS` adds rows to the
+            study; anything else that differs makes it another one.
           data: its whole data set.
           force: removes what an earlier study wrote here.
 
         Raises:
           ValueError: if it belongs to another study, naming the differences, or to none.
         """
-        file = self.path / "study.json"
+        file, grows = self.path / "study.json", type(study).GROWS
         described = _files.plain(
             {
                 "schema": report.SCHEMA,
@@ -74,7 +73,7 @@ class StudyDirectory:
             found = _read_json(file)
             fixed = lambda whole: {
                 **whole,
-                "study": {k: v for k, v in whole.get("study", {}).items() if k not in _GROWS},
+                "study": {k: v for k, v in whole.get("study", {}).items() if k not in grows},
             }
             different = differences(fixed(found), fixed(described))
             if different:
@@ -83,7 +82,7 @@ class StudyDirectory:
                     "Choose another directory with --out, or start anew with --force; nothing was "
                     "changed."
                 )
-            for name in _GROWS:
+            for name in grows:
                 dropped = [v for v in found["study"][name] if v not in described["study"][name]]
                 if dropped:
                     raise ValueError(
@@ -123,7 +122,7 @@ class StudyDirectory:
 
     def render(self, results: dict, rows: list[Row]) -> Path:
         """Writes report.html from rows alone; returns its path."""
-        arrays = _read_arrays(self.path / "data.npz")
+        arrays = read_arrays(self.path / "data.npz")
         about = {
             "name": results["study"]["data"],
             "num_train": int(arrays["num_train"]),
@@ -158,17 +157,6 @@ class StudyDirectory:
         return results
 
 
-def rebuild_report(path: str | os.PathLike) -> Path:
-    """Writes a study's report.html again from its files; returns its path.
-
-    Raises:
-      FileNotFoundError, ValueError: if there is no readable study at `path`.
-    """
-    directory = StudyDirectory(path)
-    results = directory.results()
-    return directory.render(results, [directory.row(record) for record in results["rows"]])
-
-
 def begun_steps(run_dir: str | os.PathLike) -> int | None:
     """The training steps that a run was begun with; None if it was not."""
     run = RunDirectory(run_dir)
@@ -194,8 +182,8 @@ def write_row(run_dir: Path, settings: dict, record: dict) -> None:
 def load_pictures(study_path: Path, record: dict) -> Pictures:
     """What a row's figures draw, from its files."""
     run_dir = (study_path / record["samples"]).parent
-    samples = _read_arrays(run_dir / "samples.npz")
-    neighbors = _read_arrays(run_dir / "neighbors.npz")
+    samples = read_arrays(run_dir / "samples.npz")
+    neighbors = read_arrays(run_dir / "neighbors.npz")
     history = as_arrays(RunDirectory(run_dir).lines())
     trained = len(history["step"]) > 0
     return Pictures(samples["images"], **neighbors, history=history if trained else None)
@@ -224,7 +212,13 @@ def _read_json(file: Path) -> Any:
         raise ValueError(f"{file} is damaged: {error}.") from None
 
 
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file that a study wrote.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is damaged.
+    """
     try:
         return _files.read_arrays(file)
     except FileNotFoundError:

@@ -118,7 +118,7 @@ def make(
     """Does a row's work and writes its files but row.json; returns the rest of its record."""
     data = reference.data
     if config is None:
-        denoiser, record = _fit(architecture, data, run_dir)
+        denoiser, record = _fit(study, architecture, data, run_dir)
     else:
         denoiser, record = _train(architecture, data, seed, config, run_dir, progress)
     # The optimal row's samples are those that every row is compared with.
@@ -175,9 +175,11 @@ def draw(study: Study, denoiser: Denoiser) -> tuple[np.ndarray, dict[str, float]
     return np.asarray(samples), {"compile": compile_seconds, "sample": seconds}
 
 
-def _fit(architecture: Architecture, data: ImageData, run_dir: Path) -> tuple[Denoiser, dict]:
+def _fit(
+    study: Study, architecture: Architecture, data: ImageData, run_dir: Path
+) -> tuple[Denoiser, dict]:
     started = time.perf_counter()
-    denoiser = architecture.fit(data)
+    denoiser = architecture.fit(data, study.sigmas, study.seed)
     jax.block_until_ready(jax.tree.leaves(denoiser))
     fit_seconds = time.perf_counter() - started
     if parallel.is_writer():

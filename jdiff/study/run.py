@@ -10,17 +10,19 @@ import os
 import sys
 import time
 import traceback
+from pathlib import Path
+from typing import Any
 
 from jdiff import _check, data, parallel, report
-from jdiff.report import Row
-from jdiff.study import cost, files, row
+from jdiff.study import cost, files, laws, row
 from jdiff.study.config import LEAST_SAMPLES, LEAST_TRAIN, Architecture, Study
+from jdiff.study.laws import LawStudy
 from jdiff.training import TrainConfig
 from jdiff.training.rundir import differences
 
 
 def run(
-    study: Study,
+    study: Study | LawStudy,
     out_dir: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,
@@ -28,11 +30,11 @@ def run(
     force: bool = False,
     progress: bool = True,
     command: str | None = None,
-) -> list[Row]:
+) -> list[Any]:
     """Runs what is not done yet and writes the report.
 
     Args:
-      study: what to do.
+      study: what to do: a Study, or a LawStudy.
       out_dir: the study directory; new, or one of the same study. Architectures, sizes and seeds
         may be added to it, anything else that differs is refused.
       data_dir: where TFDS data sets lie; None is TFDS's own default.
@@ -42,13 +44,19 @@ def run(
       command: what results.json says made it; None names the Python call.
 
     Returns:
-      One row an architecture, size and seed; failed ones have status "failed" and their error.
+      One Row an architecture, size and seed (of a LawStudy one LawRow a case); failed ones have
+      status "failed" and their error.
 
     Raises:
       ValueError: on a data set that cannot be loaded or is smaller than a training size, an
         architecture that cannot be built, or a directory that belongs to another study, naming
         the differences.
     """
+    if isinstance(study, LawStudy):
+        return laws.run(
+            study, out_dir, data_dir=data_dir, download=download, force=force, progress=progress,
+            command=command,
+        )  # fmt: skip
     say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
     _check_data(whole)
@@ -125,6 +133,19 @@ def run(
     parallel.on_writer(lambda: directory.write_report(results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")
     return rows
+
+
+def rebuild_report(path: str | os.PathLike) -> Path:
+    """Writes a study's report.html again from its files; returns its path.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is no readable study at `path`.
+    """
+    directory = files.StudyDirectory(path)
+    results = directory.results()
+    if results.get("kind") == laws.KIND:
+        return laws.render(directory.path, results)
+    return directory.render(results, [directory.row(record) for record in results["rows"]])
 
 
 def _train_config(

@@ -16,13 +16,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check, _files, networks
-from jdiff.denoisers import Denoiser, LinearDenoiser, OptimalDenoiser
+from jdiff.denoisers import (
+    BottleneckDenoiser,
+    Denoiser,
+    EquivariantLinearDenoiser,
+    LinearDenoiser,
+    LocalLinearDenoiser,
+    OptimalDenoiser,
+    PatchPolynomialDenoiser,
+    PolynomialDenoiser,
+    RandomPolynomialDenoiser,
+)
 from jdiff.denoisers.posterior import Bank
 from jdiff.training.restore import restore
 from jdiff.training.rundir import RunDirectory
 
+_FORMS = (
+    OptimalDenoiser,
+    LinearDenoiser,
+    LocalLinearDenoiser,
+    EquivariantLinearDenoiser,
+    PolynomialDenoiser,
+    RandomPolynomialDenoiser,
+    PatchPolynomialDenoiser,
+    BottleneckDenoiser,
+)
 # What can stand in a saved closed form.
-_CLASSES = {cls.__name__: cls for cls in (OptimalDenoiser, LinearDenoiser, Bank)}
+_CLASSES = {cls.__name__: cls for cls in (*_FORMS, Bank)}
 _ARRAYS = "denoiser.npz"
 
 
@@ -38,10 +58,10 @@ def save(run_dir: str | os.PathLike, denoiser: Denoiser, config: dict | None = N
       TypeError: on a denoiser that is not one of the closed forms.
       ValueError: if the directory belongs to something else.
     """
-    if not isinstance(denoiser, OptimalDenoiser | LinearDenoiser):
+    if not isinstance(denoiser, _FORMS):
         raise TypeError(
-            "denoiser must be an OptimalDenoiser or a LinearDenoiser (networks are saved by "
-            f"jdiff.train(run_dir=...)); got {type(denoiser).__name__}."
+            f"denoiser must be one of {', '.join(form.__name__ for form in _FORMS)} (networks are "
+            f"saved by jdiff.train(run_dir=...)); got {type(denoiser).__name__}."
         )
     arrays: dict[str, np.ndarray] = {}
     form = _take_apart(denoiser, "", arrays)
@@ -99,28 +119,38 @@ def _take_apart(node: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict:
     """A pytree class as JSON; its arrays go into `arrays` under dotted names."""
     form: dict[str, Any] = {"class": type(node).__name__}
     for field in dataclasses.fields(node):
-        value, name = getattr(node, field.name), f"{prefix}{field.name}"
-        if isinstance(value, flax.struct.PyTreeNode):
-            form[field.name] = _take_apart(value, f"{name}.", arrays)
-        elif hasattr(value, "dtype"):
-            arrays[name] = np.asarray(value)
-            crc = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes())
-            form[field.name] = {"array": list(value.shape), "crc32": crc}
-        else:
-            form[field.name] = value
+        form[field.name] = _describe(getattr(node, field.name), f"{prefix}{field.name}", arrays)
     return form
 
 
+def _describe(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A field as JSON: a nested class, an array, a tuple of these, or what is JSON already."""
+    if isinstance(value, flax.struct.PyTreeNode):
+        return _take_apart(value, f"{name}.", arrays)
+    if hasattr(value, "dtype"):
+        arrays[name] = np.asarray(value)
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes())
+        return {"array": list(value.shape), "crc32": crc}
+    if isinstance(value, tuple) and any(hasattr(item, "dtype") for item in value):
+        return {"items": [_describe(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]}
+    return value
+
+
 def _put_together(form: dict, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
-    fields = {}
-    for name, value in form.items():
-        if name == "class":
-            continue
-        if isinstance(value, dict) and "array" in value:
-            value = jnp.asarray(arrays[prefix + name])
-        elif isinstance(value, dict):
-            value = _put_together(value, f"{prefix}{name}.", arrays)
-        elif isinstance(value, list):
-            value = tuple(value)
-        fields[name] = value
+    fields = {
+        name: _remake(value, prefix + name, arrays)
+        for name, value in form.items()
+        if name != "class"
+    }
     return _CLASSES[form["class"]](**fields)
+
+
+def _remake(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A field from its JSON."""
+    if isinstance(value, dict) and "array" in value:
+        return jnp.asarray(arrays[name])
+    if isinstance(value, dict) and "items" in value:
+        return tuple(_remake(v, f"{name}.{i}", arrays) for i, v in enumerate(value["items"]))
+    if isinstance(value, dict):
+        return _put_together(value, f"{name}.", arrays)
+    return tuple(value) if isinstance(value, list) else value

@@ -56,7 +56,7 @@ def train(
         raise ValueError(
             f"{architecture.name} is fitted, not trained: it takes no training options."
         )
-    denoiser = architecture.fit(images) if architecture.closed_form else None
+    denoiser = architecture.fit(images, seed=seed) if architecture.closed_form else None
     network: Any = None
     if denoiser is None:
         network = architecture.network(images.image_shape)

@@ -225,6 +225,122 @@ def test_two_fits_of_one_shape_compile_once(twins: np.ndarray) -> None:
     assert np.abs(np.asarray(a) - np.asarray(b)).max() > 0.01
 
 
+bank_mean = jax.jit(posterior.posterior_mean)
+bank_posterior = jax.jit(posterior.posterior)
+
+
+def flat_query(y: np.ndarray, sigma: float) -> tuple[np.ndarray, jax.Array]:
+    return y.reshape(len(y), -1), jnp.full((len(y), 1), sigma, jnp.float32)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("sigma", [40.0, 2.0, 0.3, 0.02, 0.005])
+def test_values_are_weighed_in_place_of_the_images(
+    kind: str, sigma: float, twins: np.ndarray, rng: np.random.Generator
+) -> None:
+    # Values that have nothing to do with the images, the mean not 0; twins' values differ by 1 or
+    # so, and their images by three grey levels of a pixel.
+    values = rng.integers(0, 200, (400, 3, 5, 1), dtype=np.uint8)
+    model = as_float32(values)
+    if kind == "float":
+        values = model = (0.5 + rng.standard_normal((400, 15))).astype(np.float32)
+    weights = rng.uniform(size=400) * (np.arange(400) % 3 > 0)
+    weights[64:128] = 0  # a whole block
+    bank = posterior.bank(twins, weights, values=values, block_size=64)
+    assert bank.values is not None
+    assert bank.values.dtype == values.dtype
+    y = noisy(np.concatenate([twins[:24], twins[360:384]]), sigma, rng)
+    expected = brute_force(twins, y, sigma, weights) @ model.reshape(400, -1).astype(np.float64)
+    found = bank_mean(bank, *flat_query(y, sigma))
+    # Logits good to 2e-4, values that differ by 4 or so at most.
+    np.testing.assert_allclose(found, expected, atol=4e-4)
+    named = bank_posterior(bank, *flat_query(y, sigma))
+    np.testing.assert_allclose(named.mean, expected, atol=4e-4)
+    # The weights are those of the images alone.
+    plain = bank_posterior(posterior.bank(twins, weights, block_size=64), *flat_query(y, sigma))
+    np.testing.assert_array_equal(named.weights, plain.weights)
+
+
+def test_the_values_of_twins_blend_by_exact_logits(
+    twins: np.ndarray, rng: np.random.Generator
+) -> None:
+    # Without exact candidates the values of twins are mixed wrongly: the refined way is taken.
+    sigma = 0.01
+    values = np.where(np.arange(400) < 360, 0.0, 1.0).astype(np.float32)
+    bank = posterior.bank(twins, values=values)
+    y, level = flat_query(noisy(twins[360:384], sigma, rng), sigma)
+    query = posterior._query(bank, jnp.asarray(y), level, None)
+    sums = posterior._scan(bank, query, exclude=None)
+    assert bank.values_center is not None
+    coarse = np.asarray(bank.values_center + sums.v / sums.s)
+    expected = brute_force(twins, y, sigma)[:, 360:].sum(1, keepdims=True)
+    assert np.abs(coarse - expected).max() > 1e-3
+    np.testing.assert_allclose(bank_mean(bank, y, level), expected, atol=2e-4)
+    # Both twins are there in some blend, or nothing was tested.
+    assert np.any((expected > 0.1) & (expected < 0.9))
+
+
+@pytest.mark.parametrize("sigma", [30.0, 0.02])
+def test_labels_restrict_the_values(
+    twins: np.ndarray, sigma: float, rng: np.random.Generator
+) -> None:
+    # Sorted by class in blocks of 64, so that some blocks hold nothing of a label.
+    labels = np.sort(rng.integers(0, 4, 400))
+    values = rng.standard_normal((400, 2)).astype(np.float32)
+    y, level = flat_query(noisy(twins[:8], sigma, rng), sigma)
+    wanted = np.array([0, 1, 2, 3, 0, 1, 2, -1])
+    bank = posterior.bank(twins, labels=labels, values=values, block_size=64)
+    found = bank_mean(bank, y, level, wanted)
+    for i, label in enumerate(wanted):
+        admitted = (labels == label) | (label < 0)
+        p = brute_force(twins, y[i : i + 1], sigma, admitted)
+        np.testing.assert_allclose(found[i], p[0] @ values.astype(np.float64), atol=4e-4)
+
+
+@pytest.mark.parametrize("sigma", [5.0, 0.02])
+def test_the_images_as_values_change_nothing(
+    twins: np.ndarray, sigma: float, rng: np.random.Generator
+) -> None:
+    y, level = flat_query(noisy(twins[:12], sigma, rng), sigma)
+    same = bank_mean(posterior.bank(twins, values=twins), y, level)
+    np.testing.assert_array_equal(same, bank_mean(posterior.bank(twins), y, level))
+
+
+@pytest.mark.parametrize("sigma", [50.0, 0.01])
+def test_one_value_for_all_is_returned_as_it_is(
+    twins: np.ndarray, sigma: float, rng: np.random.Generator
+) -> None:
+    # Values are centred: a constant leaves nothing to be rounded.
+    bank = posterior.bank(twins, values=np.full((400, 3), 123.4, np.float32), block_size=150)
+    found = bank_mean(bank, *flat_query(noisy(twins[:4], sigma, rng), sigma))
+    np.testing.assert_array_equal(found, np.full((4, 3), 123.4, np.float32))
+
+
+def test_no_float_copy_of_the_values_and_memory_that_does_not_grow(
+    rng: np.random.Generator,
+) -> None:
+    y, sigma = jax.ShapeDtypeStruct((16, 2), jnp.float32), jnp.full((16, 1), 0.05)
+    temporary = []
+    for n in (4096, 8 * 4096):
+        codes = rng.standard_normal((n, 2)).astype(np.float32)
+        values = rng.integers(0, 256, (n, 12, 12, 1), dtype=np.uint8)
+        bank = posterior.bank(codes, values=values, block_size=512)
+        assert f"f32[{n},144]" not in str(jax.make_jaxpr(bank_mean)(bank, y, sigma))
+        memory = bank_mean.lower(bank, y, sigma).compile().memory_analysis()
+        assert memory is not None
+        temporary.append(memory.temp_size_in_bytes)
+    # The blocks' numbers, 8 and 64 of four bytes, are all that grows.
+    assert temporary[1] - temporary[0] <= 4 * 64
+    # A block is as wide as the wider of codes and values: 2^22 / 144 rows.
+    assert posterior.bank(codes, values=values).block_size == 29127
+
+
+def test_values_of_another_number_are_refused(twins: np.ndarray) -> None:
+    with pytest.raises(AssertionError, match="400"):
+        posterior.bank(twins, values=twins[:399])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

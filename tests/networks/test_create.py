@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdiff import networks
-from jdiff.networks import MLP, UNet
+from jdiff.networks import MLP, BottleneckMLP, UNet
 
 
 @pytest.mark.core
@@ -40,6 +40,21 @@ def test_defaults_follow_the_image(image_shape, width, levels):
     assert networks.create("mlp", image_shape) == MLP()
 
 
+@pytest.mark.parametrize(
+    ("image_shape", "options"),
+    [
+        ((1, 1, 2), {"code_dim": 1, "width": 64, "depth": 1, "output": "linear"}),
+        ((8, 8, 1), {"code_dim": 16, "width": 200, "depth": 2, "output": "tanh"}),
+        ((32, 32, 3), {"code_dim": 16, "width": 200, "depth": 2, "output": "tanh"}),
+        ((3, 3, 1), {"code_dim": 2, "width": 200, "depth": 2, "output": "tanh"}),
+        ((1, 3, 1), {"code_dim": 1, "width": 200, "depth": 2, "output": "tanh"}),
+    ],
+    ids=str,
+)
+def test_a_bottleneck_is_the_toys_for_points_and_narrower_than_an_image(image_shape, options):
+    assert networks.create("bottleneck_mlp", image_shape) == BottleneckMLP(**options)
+
+
 def test_given_options_win():
     given = {"width": 6, "levels": 3, "blocks": 2, "skips": False, "norm": "none", "num_classes": 4}
     assert networks.create("unet", (8, 8, 1), **given) == UNet(**given)
@@ -47,11 +62,11 @@ def test_given_options_win():
 
 def test_default_preconditionings():
     assert UNet.preconditioning == "edm"
-    assert MLP.preconditioning == "x0"
+    assert MLP.preconditioning == BottleneckMLP.preconditioning == "x0"
 
 
 def test_unknown_names_are_refused_with_close_matches():
-    with pytest.raises(ValueError, match="network is 'unett'. Did you mean 'unet'.*: mlp, unet"):
+    with pytest.raises(ValueError, match="network is 'unett'. Did you mean 'unet'.*, mlp, unet"):
         networks.create("unett", (8, 8, 1))
     with pytest.raises(ValueError, match="network is 'resnet'"):
         networks.option_types("resnet")
@@ -90,10 +105,11 @@ def test_option_types():
         "num_classes": int,
     }
     assert networks.option_types("unet")["skips"] is bool
+    assert networks.option_types("bottleneck_mlp")["code_dim"] is int
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("cls", [UNet, MLP])
+@pytest.mark.parametrize("cls", [UNet, MLP, BottleneckMLP])
 def test_equal_options_are_one_cache_key(cls):
     a, b = cls(width=8), cls(width=np.int64(8))
     assert a == b
@@ -108,6 +124,7 @@ def test_equal_options_are_one_cache_key(cls):
 
 def test_modules_of_two_networks_differ():
     assert UNet() != MLP()
+    assert MLP(width=64, depth=1, output="linear") != BottleneckMLP()
 
 
 def test_init_compiles_once_for_many_seeds():

@@ -67,7 +67,10 @@ def test_preconditioning_is_no_option_of_the_module():
     ("spec", "message"),
     [
         ("optimall", r"architecture is 'optimall'\. Did you mean 'optimal'\?"),
-        ("", r"architecture is ''\. Accepted: linear, mlp, optimal, unet"),
+        ("", r"architecture is ''\. Accepted: bottleneck, bottleneck_mlp, equivariant_linear"),
+        ("polynomial", r"architecture polynomial needs degree, as in polynomial:degree=3"),
+        ("bottleneck:code=posterior", r"architecture bottleneck needs code_dim, as in"),
+        ("local_linear", r"architecture local_linear needs patch_size"),
         ("linear:rnak=5", r"option of linear is 'rnak'\. Did you mean 'rank'\? Accepted: rank"),
         ("optimal:width=5", r"option of optimal is 'width'"),
         ("mlp:width", r"name:option=value,\.\.\.; got 'width' in 'mlp:width'"),
@@ -156,6 +159,7 @@ def test_a_study_that_cannot_be_run_is_refused(fields, error, message):
 
 def test_a_tiny_study_differs_in_budget_and_samples_alone():
     demo = PRESETS["demo"]
+    assert isinstance(demo, Study)
     tiny = demo.tiny()
     assert tiny.budget.amount < demo.budget.amount
     assert tiny.budget.image_shape is None  # not divided again
@@ -165,5 +169,8 @@ def test_a_tiny_study_differs_in_budget_and_samples_alone():
 
 def test_the_demo_is_the_main_job_on_data_that_needs_no_download():
     demo = PRESETS["demo"]
+    assert isinstance(demo, Study)
     assert demo.data == "digits"
-    assert {"optimal", "linear", "unet", "mlp"} <= {a.name for a in demo.parsed()}
+    assert {"optimal", "linear", "unet", "mlp"} <= {
+        spec.partition(":")[0] for spec in demo.architectures
+    }

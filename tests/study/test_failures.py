@@ -1,6 +1,7 @@
 """What fails is reported and stops no other row; what was stopped goes on where it stood."""
 
 import json
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,11 +10,12 @@ import pytest
 
 from jdiff.networks import NETWORKS
 from jdiff.study import Budget, config, cost, run
+from jdiff.study.closed_forms import ClosedForm
 from jdiff.training import loop
 
 NAME = "mlp:width=16,depth=2"
 RUN = "mlp-width-16-depth-2-n24-s0"
-real_fit = config.CLOSED_FORMS["linear"][0]
+real_fit = config.CLOSED_FORMS["linear"].fit
 
 
 class Flaky(nn.Module):
@@ -44,7 +46,9 @@ def statuses(rows):
 @pytest.fixture
 def fit_of_linear(monkeypatch):
     """Puts a function in the place of the linear denoiser's fit."""
-    return lambda fit: monkeypatch.setitem(config.CLOSED_FORMS, "linear", (fit, ("rank",)))
+    return lambda fit: monkeypatch.setitem(
+        config.CLOSED_FORMS, "linear", ClosedForm(fit, ("rank",))
+    )
 
 
 def test_a_failing_network_is_reported_stops_no_other_and_is_tried_again(
@@ -78,11 +82,11 @@ def test_a_closed_form_that_failed_before_it_wrote_anything_is_tried_again(
 ):
     fits = []
 
-    def fit(data, **options):
+    def fit(data, grid, seed, **options):
         fits.append(options)
         if len(fits) == 1:
             raise MemoryError("no room")
-        return real_fit(data, **options)
+        return real_fit(data, grid, seed, **options)
 
     fit_of_linear(fit)
     study = make_study(architectures=("linear",))
@@ -92,8 +96,8 @@ def test_a_closed_form_that_failed_before_it_wrote_anything_is_tried_again(
 
 @pytest.mark.core
 def test_samples_that_are_not_finite_fail_the_row(tmp_path, make_study, records, fit_of_linear):
-    def fit(data, **options):
-        denoiser = real_fit(data, **options)
+    def fit(data, grid, seed, **options):
+        denoiser: Any = real_fit(data, grid, seed, **options)
         return denoiser.replace(mean=jnp.full_like(denoiser.mean, jnp.nan))
 
     fit_of_linear(fit)
@@ -105,7 +109,7 @@ def test_samples_that_are_not_finite_fail_the_row(tmp_path, make_study, records,
 
 
 def test_a_study_of_failures_alone_has_a_report(tmp_path, make_study, fit_of_linear):
-    def fit(data, **options):
+    def fit(data, grid, seed, **options):
         raise MemoryError("no room for <it>")
 
     fit_of_linear(fit)

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 import jdiff
-from jdiff import LinearDenoiser, OptimalDenoiser
 from jdiff import data as datasets
+from jdiff.denoisers import (
+    BottleneckDenoiser,
+    EquivariantLinearDenoiser,
+    LinearDenoiser,
+    LocalLinearDenoiser,
+    OptimalDenoiser,
+    PatchPolynomialDenoiser,
+    PolynomialDenoiser,
+    RandomPolynomialDenoiser,
+)
 from jdiff.study import save
 
 MLP = "mlp-width-16-depth-2-n24-s1"
@@ -31,12 +40,26 @@ def arrays():
     return images, rng.uniform(0.1, 1, 12), np.arange(12) % 3
 
 
+LEVELS = [0.3, 0.1, 0.0]
 CLOSED_FORMS = {
     "optimal": lambda x, w, c: OptimalDenoiser.fit(x),
     "optimal, weights, classes, blocks": lambda x, w, c: OptimalDenoiser.fit(x, w, c, block_size=5),
     "optimal, floats": lambda x, w, c: OptimalDenoiser.fit(x / 127.5 - 1),
     "linear": lambda x, w, c: LinearDenoiser.fit(x),
     "linear, rank, weights": lambda x, w, c: LinearDenoiser.fit(x, rank=3, weights=w),
+    "local linear": lambda x, w, c: LocalLinearDenoiser.fit(x, patch_size=3),
+    "equivariant": lambda x, w, c: EquivariantLinearDenoiser.fit(x),
+    "equivariant, local": lambda x, w, c: EquivariantLinearDenoiser.fit(x, patch_size=3),
+    "polynomial": lambda x, w, c: PolynomialDenoiser.fit(x, 1, LEVELS),
+    "random polynomial": lambda x, w, c: RandomPolynomialDenoiser.fit(
+        x, 3, LEVELS, jax.random.key(0), 8
+    ),
+    "patch polynomial": lambda x, w, c: PatchPolynomialDenoiser.fit(
+        x, 3, LEVELS, (None, 3), jax.random.key(0), num_features=(8, 4)
+    ),
+    "bottleneck": lambda x, w, c: BottleneckDenoiser.fit(x, 2),
+    "bottleneck, posterior code": lambda x, w, c: BottleneckDenoiser.fit(x, 2, code="posterior"),
+    "bottleneck, posterior": lambda x, w, c: BottleneckDenoiser.fit(x, 2, decoder="posterior"),
 }
 
 
@@ -101,7 +124,7 @@ def test_a_module_of_ones_own_must_be_given(finished, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["architecture"]["class"] = "my.networks.Thing"
     (run / "config.json").write_text(json.dumps(config))
-    message = r"network must be given: .*my\.networks\.Thing is not one of jdiff's own \(mlp, unet"
+    message = r"network must be given: .*my\.networks\.Thing is not one of jdiff's own \(bottle"
     with pytest.raises(ValueError, match=message):
         jdiff.load(run)
     network = jdiff.networks.create("mlp", (8, 8, 1), width=16, depth=2)
@@ -200,6 +223,6 @@ def test_a_run_belongs_to_one_denoiser(linear_run, arrays, snapshot):
 @pytest.mark.core
 def test_what_is_no_closed_form_is_not_saved(tmp_path):
     function = jdiff.denoisers.wrap(lambda y, sigma: y, (4, 4, 1))
-    with pytest.raises(TypeError, match="denoiser must be an OptimalDenoiser or a LinearDenoiser"):
+    with pytest.raises(TypeError, match="denoiser must be one of OptimalDenoiser, Linear"):
         save(tmp_path / "run", function)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,118 @@
+"""The affine denoiser: sampling against the formula as it is written, and fits that stream.
+
+Compared with: D(y) = mu + S (S + sigma^2 I)^-1 (y - mu), solving the D x D system at every step
+(`jnp.linalg.solve`, whole batch at once), through the same sampler. The random-feature fit is timed
+at two sizes of the training set: its memory must not grow with it.
+"""
+
+import functools
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jdiff
+from benchmarks import timing
+from jdiff import noise
+from jdiff.denoisers import RandomPolynomialDenoiser
+
+# Image side, samples, sampler steps, rounds; then features, levels and the sizes of the fits.
+SIZES = {
+    "smoke": (8, 100, 6, 3, 64, 3, (200, 400)),
+    "cpu": (28, 1000, 18, 9, 1024, 18, (2_500, 10_000)),
+    "accelerator": (28, 1000, 18, 9, 1024, 18, (2_500, 10_000, 40_000)),
+}
+
+
+class Direct(flax.struct.PyTreeNode):
+    """The formula, transcribed: a D x D system a step."""
+
+    mean: jax.Array
+    covariance: jax.Array
+    image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+    sigmas: Any = None
+
+    def __call__(self, y: jax.Array, sigma: jax.Array, labels: Any = None) -> jax.Array:
+        """mu + S (S + sigma^2 I)^-1 (y - mu)."""
+        centered = (y.reshape(len(y), -1) - self.mean[None]).T
+        noisy = self.covariance + sigma**2 * jnp.eye(len(self.mean))
+        x = jnp.matmul(self.covariance, jnp.linalg.solve(noisy, centered), precision="highest")
+        return (self.mean[None] + x.T).reshape(y.shape)
+
+
+def run(size: str, options: Any) -> list[dict[str, Any]]:
+    """Sampling speed, and time and memory of the random-feature fits."""
+    side, samples, steps, rounds, features, levels, sizes = SIZES[size]
+    rows = [_sampling(_images(3_000, side, options), samples, steps, rounds)]
+    return rows + [_fit(n, side, features, levels) for n in sizes]
+
+
+def _images(n: int, side: int, options: Any) -> np.ndarray:
+    if options.data is not None:
+        return jdiff.data.load(options.data, data_dir=options.data_dir).images[:n]
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
+
+
+def _sampling(images: np.ndarray, samples: int, steps: int, rounds: int) -> dict[str, Any]:
+    ours = jdiff.LinearDenoiser.fit(images)
+    covariance = (ours.basis * ours.eigenvalues[None]) @ ours.basis.T
+    direct = Direct(ours.mean, covariance, ours.image_shape)
+    key, grid = jax.random.key(0), noise.karras(steps)
+
+    def draw(denoiser: Any, batch_size: int | None) -> jax.Array:
+        drawn = jdiff.sample(denoiser, key, samples, sigmas=grid, batch_size=batch_size)
+        return jax.block_until_ready(drawn)
+
+    difference = float(jnp.abs(draw(ours, None) - draw(direct, None)).max())
+    found: dict[str, Any] = {
+        "name": "sampling",
+        "image_shape": list(ours.image_shape),
+        "num_samples": samples,
+        "steps": steps,
+        "solver": "ddim",
+        "largest_difference": difference,
+    }
+    # At the sampler's own batch, and all samples in one, which favours the direct formula most.
+    for name, batch in (("default_batch", None), ("one_batch", samples)):
+        a, b = (functools.partial(draw, denoiser, batch) for denoiser in (direct, ours))
+        compared = timing.compare(a, b, rounds)
+        found[name] = {"direct over jdiff": compared["ratio"], **compared}
+    return found
+
+
+def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
+    """A fit in a process of its own, whose peak memory is its own."""
+    arguments = f"{n}, {side}, {features}, {levels}"
+    code = f"from benchmarks.linear_denoiser import fit_once; fit_once({arguments})"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    seconds, peak, before = map(float, printed[-3:])
+    return {
+        "name": "random_polynomial_fit",
+        "num_train": n,
+        "image_shape": [side, side, 1],
+        "num_features": features,
+        "levels": levels,
+        "seconds": seconds,
+        "peak_mb_beyond_data": peak - before,
+    }
+
+
+def fit_once(n: int, side: int, features: int, levels: int) -> None:
+    """Prints the seconds of a fit and the process's peak memory after and before it, in MB."""
+    images = np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
+    jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before, started = peak(), time.perf_counter()
+    denoiser = RandomPolynomialDenoiser.fit(
+        images, 3, noise.karras(levels), jax.random.key(0), features, num_draws=4
+    )
+    jax.block_until_ready(denoiser.coefficients)
+    print(time.perf_counter() - started, peak(), before)

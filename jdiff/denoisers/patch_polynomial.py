@@ -1,0 +1,272 @@
+"""Random polynomial features of a window: the paper's local construction, one window a level.
+
+    D(y, sigma_t)_p = A_{t,p} h_t(y_window(p)) + c_{t,p},   h_t(v) = ( R_t v / |R_t v|_inf )^k
+
+The same regression as `RandomPolynomialDenoiser`, for every pixel from its own window of y, cut off
+at the border (what is outside counts as 0). The window and the number of features shrink as sigma
+falls: far from the data an image is judged as a whole, close to it pixel by pixel.
+
+Reference: Levine and Weiss 2026, arXiv 2605.16415 (polynomial denoisers of images).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check, _pixels
+from jdiff._exact import dot, einsum
+from jdiff.denoisers import axes, ridge_sums
+from jdiff.denoisers.levels import by_level
+from jdiff.denoisers.random_polynomial import blocks, draw_projection, features, noise_of
+
+# The published windows for 64-pixel images at ten levels (None: all 64). Of the features only the
+# ends, 1024 and 8, are published: between them they are taken geometrically.
+PAPER_PATCH_SIZES = (None, 55, 45, 35, 27, 21, 15, 11, 7, 3)
+PAPER_NUM_FEATURES = (1024, 597, 348, 203, 118, 69, 40, 24, 14, 8)
+
+# Numbers that a block of windows, features or Gram matrices may hold: 64 MB of float32.
+_ROOM = 2**24
+
+
+class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
+    """Affine regression on m_t random features of a window of k_t pixels; made by `fit`.
+
+    Attributes:
+      sigmas: [T] decreasing, the levels it was fitted at.
+      projections: T arrays [m_t, k_t^2 C], or [m_t, D] for the whole image.
+      coefficients: T arrays [H * W, m_t, C], or [m_t, D] for the whole image.
+      offsets: T arrays [D].
+      degree: k.
+      patch_sizes: T odd numbers, None for the whole image.
+      image_shape: (H, W, C).
+    """
+
+    sigmas: jax.Array
+    projections: tuple[jax.Array, ...]
+    coefficients: tuple[jax.Array, ...]
+    offsets: tuple[jax.Array, ...]
+    degree: int = flax.struct.field(pytree_node=False)
+    patch_sizes: tuple[int | None, ...] = flax.struct.field(pytree_node=False)
+    image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def fit(
+        cls,
+        images: Any,
+        degree: int,
+        sigmas: Any,
+        patch_sizes: Sequence[int | None],
+        key: jax.Array,
+        num_features: int | Sequence[int] = 64,
+        weights: Any = None,
+        *,
+        num_draws: int | None = None,
+        ridge: float = 1e-4,
+    ) -> "PatchPolynomialDenoiser":
+        """Least squares from noisy draws, streamed in blocks of images and of pixels.
+
+        Args:
+          images: [N, H, W, C], uint8 or float in model units.
+          degree: k >= 1.
+          sigmas: the levels, decreasing; a closing 0 is left off.
+          patch_sizes: a window for every level, odd and at most 2 max(H, W) - 1, or None for the
+            whole image.
+          key: a typed threefry key, of the projections and of the noise.
+          num_features: m, for all levels or for each.
+          weights: [N] probabilities up to a factor, not negative; None weighs all alike.
+          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m.
+          ridge: in units of the mean diagonal of Cov(h, h).
+
+        Raises:
+          TypeError: on images of another dtype, numbers that are not whole, or another key.
+          ValueError: on a wrong shape or range, NaN, bad weights or levels, a number of windows or
+            features that is not that of the levels, an even or too large window, or a level at
+            which the features' covariance is singular.
+
+        Example:
+          >>> import numpy as np
+          >>> images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
+          >>> denoiser = PatchPolynomialDenoiser.fit(
+          ...     images, 3, [1.0, 0.1, 0.0], (None, 3), jax.random.key(0), (8, 4)
+          ... )
+          >>> denoiser(jnp.ones((2, 4, 4, 1)), jnp.float32(0.1)).shape
+          (2, 4, 4, 1)
+        """
+        images, p = axes.training_set(images, weights)
+        degree = _check.integer("degree", degree)
+        levels = _check.levels("sigmas", sigmas)
+        _check.key("key", key)
+        ridge = _check.number("ridge", ridge, above=0, closed="[")
+        shape = images.shape[1:]
+        sides = _per_level("patch_sizes", patch_sizes, len(levels))
+        most = 2 * max(shape[:2]) - 1
+        for t, side in enumerate(sides):
+            if side is not None:
+                _check.integer(f"patch_sizes[{t}]", side, maximum=most)
+                if side % 2 == 0:
+                    raise ValueError(
+                        f"patch_sizes[{t}] must be odd, from 1 to {most}, or None for the whole "
+                        f"image; got {side}."
+                    )
+        if isinstance(num_features, Sequence):
+            counts = _per_level("num_features", num_features, len(levels))
+        else:
+            counts = (num_features,) * len(levels)
+        flat = images.reshape(len(images), -1)
+        fitted = []
+        for t, (sigma, side, m) in enumerate(zip(levels, sides, counts, strict=True)):
+            m = _check.integer(f"num_features[{t}]", m)
+            draws = -(-32 * m // len(images)) if num_draws is None else num_draws
+            _check.integer("num_draws", draws)
+            size = flat.shape[1] if side is None else side * side * shape[2]
+            projection = draw_projection(jax.random.fold_in(key, 0), m, size)
+            keys = [
+                jax.random.fold_in(jax.random.fold_in(key, t + 1), draw) for draw in range(draws)
+            ]
+            level = f"sigmas[{t}] = {sigma:.6g}"
+            fit = functools.partial(_fit_level, projection, flat, p, keys, sigma, degree)
+            fitted.append((projection, *fit(side, shape, ridge, level)))
+        projections, coefficients, offsets = zip(*fitted, strict=True)
+        as_arrays = lambda parts: tuple(jnp.asarray(part, jnp.float32) for part in parts)
+        return cls(
+            jnp.asarray(levels),
+            as_arrays(projections),
+            as_arrays(coefficients),
+            as_arrays(offsets),
+            degree,
+            sides,
+            shape,
+        )
+
+    def __call__(
+        self, y: jax.Array, sigma: jax.Array, labels: jax.Array | None = None
+    ) -> jax.Array:
+        """The regressions of the level nearest to sigma.
+
+        Args:
+          y: noisy images [B, H, W, C], model units.
+          sigma: one of `sigmas`, a scalar or [B] (then row by row).
+          labels: must be None; the class has no conditional form.
+
+        Returns:
+          x_hat [B, H, W, C].
+
+        Raises:
+          ValueError: if labels are given or a shape is wrong.
+        """
+        if labels is not None:
+            raise ValueError("labels must be None: PatchPolynomialDenoiser has no classes.")
+        branches = [functools.partial(self._apply, t) for t in range(len(self.patch_sizes))]
+        at_level = lambda level, rows: jax.lax.switch(level, branches, rows)
+        return by_level(at_level, self.sigmas, y, sigma, self.image_shape)
+
+    def _apply(self, t: int, y: jax.Array) -> jax.Array:
+        flat, side = y.reshape(len(y), -1), self.patch_sizes[t]
+        projection, a = self.projections[t], self.coefficients[t]
+        if side is None:
+            x_hat = dot(features(projection, flat, self.degree), a)
+        else:
+            place, inside = windows(self.image_shape, side)
+
+            def one(row: jax.Array) -> jax.Array:
+                seen = jnp.where(inside, row[place], 0)
+                return einsum("pm,pmc->pc", features(projection, seen, self.degree), a).reshape(-1)
+
+            # A few images at a time: [B, H * W, m] is never held.
+            size = place.shape[0] * max(place.shape[1], projection.shape[0])
+            x_hat = jax.lax.map(one, flat, batch_size=max(1, min(len(y), _ROOM // (4 * size))))
+        return (x_hat + self.offsets[t][None]).reshape(y.shape)
+
+
+def windows(image_shape: tuple[int, int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every pixel's window [H * W, K]: which value of the image, and whether it is inside."""
+    height, width, channels = image_shape
+    offsets = np.arange(side) - side // 2
+    i = np.arange(height)[:, None, None, None, None] + offsets[:, None, None]
+    j = np.arange(width)[:, None, None, None] + offsets[:, None]
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    place = np.where(inside, i * width + j, 0) * channels + np.arange(channels)
+    flat = (height * width, side * side * channels)
+    return place.reshape(flat), np.broadcast_to(inside, place.shape).reshape(flat)
+
+
+def _per_level(name: str, values: Any, num_levels: int) -> tuple:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence, one entry a level; got {values!r}.")
+    if len(values) != num_levels:
+        raise ValueError(
+            f"{name} must have one entry for each of the {num_levels} levels; got {len(values)}."
+        )
+    return tuple(values)
+
+
+def _fit_level(
+    projection: jax.Array,
+    flat: np.ndarray,
+    p: np.ndarray,
+    keys: list[jax.Array],
+    sigma: np.float32,
+    degree: int,
+    side: int | None,
+    shape: tuple[int, int, int],
+    ridge: float,
+    level: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and offset [D] of one level."""
+    m, channels = projection.shape[0], shape[2]
+    if side is None:
+        place, inside = np.arange(flat.shape[1])[None], np.ones((1, flat.shape[1]), bool)
+        targets = place
+    else:
+        place, inside = windows(shape, side)
+        targets = np.arange(flat.shape[1]).reshape(-1, channels)
+    # As many pixels at a time as leave room for their Gram matrices, then as many images.
+    pixels = max(1, min(len(place), _ROOM // m**2))
+    rows = max(1, _ROOM // (4 * pixels * max(m, place.shape[1])))
+    solved = []
+    for start in range(0, len(place), pixels):
+        # The last chunk is made whole by pixels done before: one compilation serves all.
+        chosen = np.minimum(np.arange(start, start + pixels), len(place) - 1)
+        sums = ridge_sums.Sums()
+        for block, q, numbers in blocks(flat, p, rows):
+            for key in keys:
+                sums.add(
+                    _window_sums(
+                        projection, place[chosen], inside[chosen], targets[chosen],
+                        block, q, numbers, key, sigma, degree,
+                    )
+                )  # fmt: skip
+        hh, hx, h, x, weight = sums.parts or []
+        for i in range(min(pixels, len(place) - start)):
+            solved.append(ridge_sums.solve((hh[i], hx[i], h[i], x[i], weight), ridge, level))
+    coefficients, offsets = (np.stack(part) for part in zip(*solved, strict=True))
+    return (coefficients[0] if side is None else coefficients), offsets.reshape(-1)
+
+
+@functools.partial(jax.jit, static_argnames="degree")
+def _window_sums(
+    projection: jax.Array,
+    place: jax.Array,
+    inside: jax.Array,
+    targets: jax.Array,
+    rows: jax.Array,
+    weights: jax.Array,
+    numbers: jax.Array,
+    key: jax.Array,
+    sigma: jax.Array,
+    degree: int,
+) -> tuple[jax.Array, ...]:
+    """One block's part of the sums of several pixels P: [P, m, m], [P, m, C], [P, m], [P, C]."""
+    x = _pixels.to_model(rows)
+    y = x + sigma * noise_of(key, numbers, x.shape[1])
+    seen = jnp.where(inside[:, None], jnp.moveaxis(y[:, place], 0, 1), 0)  # [P, B, K]
+    h = features(projection, seen, degree)
+    x = jnp.moveaxis(x[:, targets], 0, 1)  # [P, B, C]
+    weighted = h * weights[None, :, None]
+    sums = einsum("pbm,pbn->pmn", weighted, h), einsum("pbm,pbc->pmc", weighted, x)
+    return (*sums, weighted.sum(1), einsum("b,pbc->pc", weights, x), weights.sum())

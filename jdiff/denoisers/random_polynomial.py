@@ -1,0 +1,187 @@
+"""Random polynomial features, the construction for images: bounded work at any degree.
+
+    D(y, sigma_t) = A_t h(y) + c_t,   h(y) = ( R y / |R y|_inf )^k  elementwise
+
+R is a fixed Gaussian matrix with m rows, scaled by 1 / sqrt(D); A_t and c_t are least squares of x
+on h(x + sigma_t z) with a ridge. Because of the division h has degree 0 in y: D(s y) = D(y) for
+s > 0, and D(-y) = D(y) for even k. It is not a polynomial, and no law of polynomials holds for it.
+
+Reference: Levine and Weiss 2026, arXiv 2605.16415 (polynomial denoisers of images).
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check, _pixels
+from jdiff._exact import dot
+from jdiff.denoisers import axes, ridge_sums
+from jdiff.denoisers.levels import by_level
+
+# Rows of noisy images that are multiplied at a time; memory does not grow with their number.
+_BLOCK = 2048
+
+
+class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
+    """Affine regression on m random features, one a level; made by `fit`.
+
+    Attributes:
+      sigmas: [T] decreasing, the levels it was fitted at.
+      projection: R, [m, D].
+      coefficients: [T, m, D].
+      offset: [T, D].
+      degree: k.
+      image_shape: (H, W, C).
+    """
+
+    sigmas: jax.Array
+    projection: jax.Array
+    coefficients: jax.Array
+    offset: jax.Array
+    degree: int = flax.struct.field(pytree_node=False)
+    image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def fit(
+        cls,
+        images: Any,
+        degree: int,
+        sigmas: Any,
+        key: jax.Array,
+        num_features: int = 1024,
+        weights: Any = None,
+        *,
+        num_draws: int | None = None,
+        ridge: float = 1e-4,
+    ) -> "RandomPolynomialDenoiser":
+        """Least squares from noisy draws, streamed in blocks.
+
+        Args:
+          images: [N, H, W, C], uint8 or float in model units.
+          degree: k >= 1.
+          sigmas: the levels, decreasing; a closing 0 is left off.
+          key: a typed threefry key, of R and of the noise.
+          num_features: m.
+          weights: [N] probabilities up to a factor, not negative; None weighs all alike.
+          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m.
+          ridge: in units of the mean diagonal of Cov(h, h).
+
+        Raises:
+          TypeError: on images of another dtype, numbers that are not whole, or another key.
+          ValueError: on a wrong shape or range, NaN, bad weights or levels, or a level at which
+            the features' covariance is singular.
+
+        Example:
+          >>> import numpy as np
+          >>> images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
+          >>> key = jax.random.key(0)
+          >>> denoiser = RandomPolynomialDenoiser.fit(images, 3, [1.0, 0.1, 0.0], key, 8)
+          >>> denoiser(jnp.ones((2, 4, 4, 1)), jnp.float32(0.1)).shape
+          (2, 4, 4, 1)
+        """
+        images, p = axes.training_set(images, weights)
+        degree = _check.integer("degree", degree)
+        levels = _check.levels("sigmas", sigmas)
+        _check.key("key", key)
+        m = _check.integer("num_features", num_features)
+        ridge = _check.number("ridge", ridge, above=0, closed="[")
+        n, d = len(images), int(np.prod(images.shape[1:]))
+        if num_draws is None:
+            num_draws = -(-32 * m // n)
+        num_draws = _check.integer("num_draws", num_draws)
+        projection = draw_projection(jax.random.fold_in(key, 0), m, d)
+        solved = []
+        for t, sigma in enumerate(levels):
+            sums = ridge_sums.Sums()
+            for rows, q, numbers in blocks(images.reshape(n, d), p, _BLOCK):
+                for draw in range(num_draws):
+                    noise_key = jax.random.fold_in(jax.random.fold_in(key, t + 1), draw)
+                    sums.add(_block_sums(projection, rows, q, numbers, noise_key, sigma, degree))
+            solved.append(ridge_sums.solve(sums.parts, ridge, f"sigmas[{t}] = {sigma:.6g}"))
+        coefficients, offset = (np.stack(part) for part in zip(*solved, strict=True))
+        return cls(
+            jnp.asarray(levels),
+            projection,
+            jnp.asarray(coefficients, jnp.float32),
+            jnp.asarray(offset, jnp.float32),
+            degree,
+            images.shape[1:],
+        )
+
+    def __call__(
+        self, y: jax.Array, sigma: jax.Array, labels: jax.Array | None = None
+    ) -> jax.Array:
+        """The regression of the level nearest to sigma.
+
+        Args:
+          y: noisy images [B, H, W, C], model units, none all 0.
+          sigma: one of `sigmas`, a scalar or [B] (then row by row).
+          labels: must be None; the class has no conditional form.
+
+        Returns:
+          x_hat [B, H, W, C].
+
+        Raises:
+          ValueError: if labels are given or a shape is wrong.
+        """
+        if labels is not None:
+            raise ValueError("labels must be None: RandomPolynomialDenoiser has no classes.")
+        return by_level(self._apply, self.sigmas, y, sigma, self.image_shape)
+
+    def _apply(self, level: jax.Array, y: jax.Array) -> jax.Array:
+        h = features(self.projection, y.reshape(len(y), -1), self.degree)
+        return (dot(h, self.coefficients[level]) + self.offset[level][None]).reshape(y.shape)
+
+
+def draw_projection(key: jax.Array, m: int, d: int) -> jax.Array:
+    """R, [m, d] standard normals over sqrt(d)."""
+    return jax.random.normal(key, (m, d), jnp.float32) / np.float32(np.sqrt(d))
+
+
+def features(projection: jax.Array, y: jax.Array, degree: int) -> jax.Array:
+    """h(y) = (R y / |R y|_inf)^degree of rows [B, d]: [B, m]; 0 where R y is 0."""
+    r = dot(y, projection.T)
+    largest = jnp.max(jnp.abs(r), axis=-1, keepdims=True)
+    return (r / jnp.where(largest > 0, largest, 1)) ** degree
+
+
+def noise_of(key: jax.Array, numbers: jax.Array, d: int) -> jax.Array:
+    """The noise of images by their number, [B, d]: it does not depend on the block."""
+    one = lambda number: jax.random.normal(jax.random.fold_in(key, number), (d,), jnp.float32)
+    return jax.vmap(one)(numbers)
+
+
+def blocks(
+    flat: np.ndarray, p: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(rows, weights, numbers) of images, all of one size: the last padded with weight 0."""
+    size = min(size, len(flat))
+    for start in range(0, len(flat), size):
+        numbers = np.arange(start, start + size)
+        taken = np.minimum(numbers, len(flat) - 1)
+        weights = np.where(numbers < len(flat), p[taken], 0) * len(flat)
+        yield flat[taken], weights.astype(np.float32), numbers.astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnames="degree")
+def _block_sums(
+    projection: jax.Array,
+    rows: jax.Array,
+    weights: jax.Array,
+    numbers: jax.Array,
+    key: jax.Array,
+    sigma: jax.Array,
+    degree: int,
+) -> tuple[jax.Array, ...]:
+    """One block's part of the sums; sigma is traced, so that all levels share a compilation."""
+    x = _pixels.to_model(rows)
+    y = x + sigma * noise_of(key, numbers, x.shape[1])
+    h = features(projection, y, degree)
+    weighted = h * weights[:, None]
+    sums = dot(weighted.T, h), dot(weighted.T, x), weighted.sum(0)
+    return (*sums, dot(weights[None], x)[0], weights.sum())

@@ -1,0 +1,318 @@
+"""One case of the study `laws`: fit, sample, predict, check, and try what must be rejected."""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdiff import _files, _pixels, metrics, noise, sampling, theory, training
+from jdiff.data import ImageData
+from jdiff.study.config import Architecture, Budget
+from jdiff.study.law_cases import Case, Sets
+from jdiff.theory.checks import SIGNIFICANT, finite_rows
+
+_SHOWN = 16
+_BINS = 120
+# Folded into the study's seed.
+_SAMPLES, _LAW, _WRONG, _TRAINING = 0, 1, 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What every case is done with; the fields are those of `LawStudy`."""
+
+    num_samples: int
+    sigmas: str
+    solver: str
+    seed: int
+    budget: Budget
+
+    @functools.cached_property
+    def grid(self) -> np.ndarray:
+        """The grid [T + 1]."""
+        return noise.parse_grid(self.sigmas)
+
+    def key(self, purpose: int) -> jax.Array:
+        """The study's key for a purpose."""
+        return jax.random.fold_in(jax.random.key(self.seed, impl="threefry2x32"), purpose)
+
+
+class Bench:
+    """Fits, samples and laws of a study, each made once."""
+
+    def __init__(self, settings: Settings, sets: Sets):
+        """Nothing is made before it is asked for."""
+        self.settings, self.sets = settings, sets
+        self._fits: dict[tuple[str, str], tuple[Any, float]] = {}
+        self._samples: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+
+    def denoiser(self, spec: str, data: str) -> tuple[Any, float]:
+        """An architecture fitted or trained on a set, and the seconds that took."""
+        if (spec, data) not in self._fits:
+            started = time.perf_counter()
+            made = self._make(Architecture.parse(spec), self.sets[data])
+            jax.block_until_ready(jax.tree.leaves(made))
+            self._fits[spec, data] = made, time.perf_counter() - started
+        return self._fits[spec, data]
+
+    def _make(self, architecture: Architecture, data: ImageData) -> Any:
+        if architecture.closed_form:
+            return architecture.fit(data, self.settings.grid, self.settings.seed)
+        steps = max(1, round(self.settings.budget.amount))
+        config = training.TrainConfig(
+            steps=steps, batch_size=128, learning_rate=2e-3, warmup=min(100, steps // 10)
+        )
+        network = architecture.network(data.image_shape)
+        key = self.settings.key(_TRAINING)
+        return training.train(network, data, config, key=key, progress=False).denoiser
+
+    def samples(self, spec: str, data: str) -> tuple[np.ndarray, float]:
+        """Its samples, all architectures' from one noise, and the seconds that took."""
+        if (spec, data) not in self._samples:
+            denoiser, _ = self.denoiser(spec, data)
+            started = time.perf_counter()
+            drawn = sampling.sample(
+                denoiser,
+                self.settings.key(_SAMPLES),
+                self.count(data),
+                sigmas=self.settings.grid,
+                solver=self.settings.solver,
+            )
+            self._samples[spec, data] = np.asarray(drawn), time.perf_counter() - started
+        return self._samples[spec, data]
+
+    def count(self, data: str) -> int:
+        """Points cost nothing, and their histograms want many."""
+        toy = self.sets[data].image_shape[:2] == (1, 1)
+        return self.settings.num_samples * (4 if toy else 1)
+
+    def law(self, spec: str, data: str) -> Any:
+        """Its law on the study's grid.
+
+        Raises:
+          ValueError: if it has none, saying why.
+        """
+        return theory.law(self.denoiser(spec, data)[0], self.settings.grid, self.settings.solver)
+
+
+def make(bench: Bench, case: Case) -> tuple[dict, dict[str, np.ndarray]]:
+    """Does a case's work.
+
+    Returns:
+      The rest of its record, and the arrays that its figures draw.
+    """
+    data = bench.sets[case.data]
+    denoiser, fit_seconds = bench.denoiser(case.spec, case.data)
+    samples, sample_seconds = bench.samples(case.spec, case.data)
+    started = time.perf_counter()
+    law, why_not = None, None
+    try:
+        law = bench.law(case.spec, case.data)
+    except ValueError as error:
+        why_not = str(error)
+    record: dict[str, Any] = {
+        "num_samples": len(samples),
+        "num_train": data.num_train,
+        "law": None if law is None else _KINDS[type(law)],
+        "why_no_law": why_not,
+        "check": None,
+        "twins": [],
+        "measures": _measures(bench, case, samples),
+    }
+    if law is not None and case.section != "sweep":
+        judge = law
+        if case.section == "moments" and case.data == "gauss_hermite:7":
+            judge = bench.law(case.spec, "gauss_hermite:2")  # another target's law, equal moments
+        record["check"] = _as_json(_check(judge, case, samples, data))
+        record["twins"] = [
+            {"about": about, "check": _as_json(_check(wrong_law, case, wrong, data))}
+            for about, wrong_law, wrong in _twins(bench, case, law)
+        ]
+    law_seconds = time.perf_counter() - started
+    record["seconds"] = {"fit": fit_seconds, "sample": sample_seconds, "law": law_seconds}
+    arrays = _ARRAYS[case.section](bench, case, denoiser, samples, law)
+    if isinstance(law, theory.PushForwardLaw):
+        x, finite = finite_rows("samples", samples, law.image_shape)
+        outside = ~(finite & (np.abs(x[:, 0] - law.center) <= law.bound))
+        record["measures"]["escaped"] = {
+            "value": float(outside.mean()),
+            "control": law.escaped,
+            "n": len(x),
+            "constants": {"bound": law.bound},
+        }
+    return _files.plain(record), arrays
+
+
+_KINDS = {
+    theory.GaussianLaw: "gaussian",
+    theory.PushForwardLaw: "push-forward",
+    theory.AtomsLaw: "atoms",
+}
+
+
+def _check(law: Any, case: Case, samples: Any, data: ImageData) -> theory.LawCheck:
+    if case.section == "gaussian":
+        return law.check(samples, train=data.images, held_out=data.held_out)
+    return law.check(samples)
+
+
+def _as_json(check: theory.LawCheck) -> dict:
+    return {**dataclasses.asdict(check), "passed": check.passed}
+
+
+def _twins(bench: Bench, case: Case, law: Any) -> list[tuple[str, Any, Any]]:
+    """What must be rejected: (in words, the law, samples that are not its own)."""
+    data = bench.sets[case.data]
+    samples = lambda spec, name=case.data: bench.samples(spec, name)[0]
+    if case.section == "star":
+        return [("samples of the optimal denoiser", law, samples("optimal"))]
+    if case.section == "two_points":
+        other = 3 if case.knob == 1 else 1
+        wrong = samples(f"polynomial:degree={other}")
+        return [(f"samples of degree {other}", law, wrong)]
+    if case.section == "moments":
+        if case.data != "third_moment":
+            return []
+        first = bench.law(case.spec, "gauss_hermite:2")
+        return [("these samples, held against the law of A", first, samples(case.spec))]
+    if case.section in ("atoms", "plane"):
+        if isinstance(law, theory.AtomsLaw):
+            return [("samples of the linear denoiser", law, samples("linear"))]
+        return [("the training set itself", law, data.images)]
+    others = [c for c in _GAUSSIAN_TWINS if c != case.spec.partition(":")[0]]
+    wrong = samples(others[0])
+    return [
+        ("the training set itself", law, _pixels.to_model(data.images[: len(wrong)])),
+        (f"samples of {others[0]}", law, wrong),
+    ]
+
+
+_GAUSSIAN_TWINS = ("equivariant_linear", "linear")
+
+
+def _measures(bench: Bench, case: Case, samples: np.ndarray) -> dict[str, Any]:
+    """Copies, and the distance to the linear law, of the samples that stayed within bounds."""
+    data = bench.sets[case.data]
+    linear = bench.law("linear", case.data)
+    x, finite = finite_rows("samples", samples, data.image_shape)
+    deviation = float(np.sqrt(np.sum(linear.eigenvalues)))
+    bound = 10 * deviation
+    with np.errstate(invalid="ignore", over="ignore"):
+        away = np.linalg.norm(x - linear.mean.reshape(1, -1), axis=1)
+    inside = finite & (away <= bound)
+    measures: dict[str, Any] = {}
+    if inside.sum() < 2 or data.num_train < 2:
+        return measures
+    kept = samples[inside]
+    own = linear.sample(bench.settings.key(_LAW), len(kept))
+    measures["law_distance"] = {
+        "value": linear.distance(kept),
+        "interval": None,
+        "control": linear.distance(own),
+        "n": len(kept),
+        "constants": {"left_out": int((~inside).sum()), "bound": bound},
+    }
+    flat = lambda images: _pixels.to_unit(images).reshape(len(images), -1)
+    measures["memorized_fraction"] = metrics.memorized_fraction(
+        flat(kept), flat(data.images), flat(data.held_out)
+    ).to_dict()
+    return measures
+
+
+def _line(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
+    """One coordinate: a histogram, the law's density, the points."""
+    data = bench.sets[case.data]
+    x, finite = finite_rows("samples", samples, data.image_shape)
+    points = data.images.reshape(-1)
+    reach = 1.6 * np.abs(points).max() + (1.5 if case.section == "star" else 0.4)
+    edges = np.linspace(-reach, reach, _BINS + 1)
+    arrays = {
+        "samples": x[:, 0],
+        "points": points,
+        "weights": np.full(len(points), 1 / len(points)) if data.weights is None else data.weights,
+        "edges": edges,
+        "density": law.density(edges) * (1 - law.escaped),
+    }
+    if case.section == "star":
+        from scipy import stats
+
+        arrays["reference"] = np.diff(stats.norm.cdf(edges)) / np.diff(edges)
+    if case.section in ("star", "two_points"):
+        arrays["optimal_samples"] = bench.samples("optimal", case.data)[0].reshape(-1)
+    return arrays
+
+
+def _spectrum(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
+    """Variances along the predicted axes, and their 95 % interval."""
+    from scipy import stats
+
+    kept = law.eigenvalues > SIGNIFICANT * law.eigenvalues[0]
+    measured = np.var(law.coordinates(samples)[:, kept], axis=0, ddof=1)
+    predicted, degrees = law.eigenvalues[kept], len(samples) - 1
+    low, high = (predicted * stats.chi2(degrees).ppf(p) / degrees for p in (0.025, 0.975))
+    return {
+        "samples": samples[:_SHOWN],
+        "law_samples": np.asarray(law.sample(bench.settings.key(_LAW), _SHOWN)),
+        "predicted": predicted,
+        "measured": measured,
+        "low": low,
+        "high": high,
+    }
+
+
+def _atoms(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
+    shown = samples[:_SHOWN]
+    flat = law.atoms.reshape(len(law.atoms), -1)
+    index = metrics.nearest(shown.reshape(len(shown), -1), flat, 1).indices[:, 0]
+    return {"samples": shown, "atoms": law.atoms[index]}
+
+
+def _plane(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
+    data = bench.sets[case.data]
+    arrays = {"training": data.images.reshape(-1, 2), "samples": samples.reshape(-1, 2)}
+    if case.spec.startswith("bottleneck:"):
+        arrays["axis"] = np.asarray(denoiser.basis)[:, 0]
+        arrays["mean"] = np.asarray(denoiser.mean)
+    if case.spec.startswith("bottleneck") and "code=posterior" not in case.spec:
+        arrays["curve"] = _decoder_range(denoiser, samples, float(bench.settings.grid[-2]))
+    return arrays
+
+
+def _decoder_range(denoiser: Any, samples: np.ndarray, last: float) -> np.ndarray:
+    """Where the last step can end: D at the last level, along a line of starts."""
+    flat = samples.reshape(len(samples), -1)
+    flat = flat[np.isfinite(flat).all(1)]
+    lo, hi = flat.min(0) - 0.2, flat.max(0) + 0.2
+    side = np.linspace(0, 1, 60, dtype=np.float32)
+    starts = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2) * (hi - lo) + lo
+    call = jax.jit(lambda d, y, s: d(y, s))
+    ends = call(denoiser, starts.reshape(-1, *denoiser.image_shape), np.float32(last))
+    ends = np.asarray(ends).reshape(-1, 2)
+    return ends[np.argsort(ends[:, 0])]
+
+
+def _without_law(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
+    arrays = {"samples": samples[:_SHOWN]}
+    if case.spec.startswith("bottleneck_mlp"):
+        grid = bench.settings.grid
+        key, solver = bench.settings.key(_SAMPLES), bench.settings.solver
+        start = float(grid[0]) * jax.random.normal(key, (8, *denoiser.image_shape))
+        _, way = sampling.solve(denoiser, start, grid, solver=solver, key=key, record=("y",))
+        spectrum = theory.jacobian_spectrum(denoiser, way["y"][-1], float(grid[-2]))
+        arrays["singular_values"] = spectrum.mean(0)
+    return arrays
+
+
+_ARRAYS = {
+    "star": _line,
+    "two_points": _line,
+    "moments": _line,
+    "gaussian": _spectrum,
+    "plane": _plane,
+    "atoms": _atoms,
+    "without_law": _without_law,
+    "sweep": lambda *_: {},
+}

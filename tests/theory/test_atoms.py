@@ -1,0 +1,107 @@
+"""Laws of finite support on digits: where samples lie."""
+
+import jax
+import numpy as np
+import pytest
+
+import jdiff
+from jdiff import _pixels, noise
+from jdiff.denoisers import BottleneckDenoiser, LinearDenoiser, OptimalDenoiser
+from jdiff.theory import AtomsLaw, law
+
+GRID = noise.karras(18)
+KEY = jax.random.key(1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return jdiff.data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def gaussian(digits):
+    """Samples that are no copies."""
+    return jdiff.sample(LinearDenoiser.fit(digits.images), KEY, 200, sigmas=GRID)
+
+
+FITS = {
+    "optimal": lambda x: OptimalDenoiser.fit(x),
+    "posterior decoder": lambda x: BottleneckDenoiser.fit(x, 8, decoder="posterior"),
+    "posterior code": lambda x: BottleneckDenoiser.fit(x, 8, code="posterior"),
+    "posterior code, 2 numbers": lambda x: BottleneckDenoiser.fit(x, 2, code="posterior"),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_samples_lie_at_the_atoms_and_other_samples_do_not(name, digits, gaussian):
+    denoiser = FITS[name](digits.images)
+    predicted = law(denoiser, GRID)
+    found = predicted.check(jdiff.sample(denoiser, KEY, 200, sigmas=GRID))
+    assert found.passed, str(found)
+    assert found.row("at atoms").statistic > 0.8
+    wrong = predicted.check(gaussian)
+    assert "at atoms" in wrong.failed
+    # One atom again and again is no law of 1,437 atoms.
+    assert "visited" in predicted.check(np.repeat(predicted.atoms[:1], 200, 0)).failed
+
+
+def test_the_atoms_are_what_the_theory_page_says(digits):
+    x = _pixels.to_model(digits.images).astype(np.float64)
+    flat = x.reshape(len(x), -1)
+    np.testing.assert_array_equal(law(FITS["optimal"](digits.images), GRID).atoms, x.astype("f4"))
+    decoded = law(FITS["posterior decoder"](digits.images), GRID)
+    np.testing.assert_array_equal(decoded.atoms, x.astype(np.float32))
+    projected = law(FITS["posterior code"](digits.images), GRID)
+    mu = flat.mean(0)
+    v = np.linalg.svd(flat - mu, full_matrices=False)[2][:8].T
+    expected = mu + (flat - mu) @ v @ v.T
+    np.testing.assert_allclose(projected.atoms.reshape(len(x), -1), expected, atol=1e-5)
+
+
+def test_novel_as_images_but_a_copy_in_the_code(digits):
+    denoiser = FITS["posterior code"](digits.images)
+    samples = np.asarray(jdiff.sample(denoiser, KEY, 100, sigmas=GRID))
+    train = _pixels.to_model(digits.images).reshape(len(digits.images), -1)
+    nearest = np.linalg.norm(samples.reshape(100, 1, -1) - train[None], axis=2).min(1)
+    assert np.median(nearest) > 1.0  # model units, images of norm about 5: none is a copy
+    codes = np.asarray(denoiser.codes(samples))
+    known = np.asarray(denoiser.codes(_pixels.to_model(digits.images)))
+    in_code = np.linalg.norm(codes[:, None] - known[None], axis=2).min(1)
+    assert np.median(in_code) < 1e-3
+
+
+@pytest.mark.core
+def test_moments_weights_and_draws(rng):
+    points = rng.normal(size=(5, 1, 1, 3)).astype(np.float32)
+    weights = np.array([1.0, 2, 0, 3, 4])
+    predicted = law(OptimalDenoiser.fit(points, weights), GRID)
+    assert len(predicted.atoms) == 4  # weight zero is no atom
+    np.testing.assert_allclose(predicted.weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    p, flat = weights / weights.sum(), points.reshape(5, 3).astype(np.float64)
+    np.testing.assert_allclose(predicted.mean.reshape(-1), p @ flat, atol=1e-6)
+    c = (flat - p @ flat).T @ np.diag(p) @ (flat - p @ flat)
+    np.testing.assert_allclose(predicted.covariance, c, atol=1e-6)
+    values = np.linalg.eigvalsh(c)[::-1]
+    np.testing.assert_allclose(predicted.eigenvalues[:3], values, atol=1e-6)
+    draws = np.asarray(predicted.sample(jax.random.key(0), 20_000)).reshape(-1, 3)
+    which = np.argmin(np.linalg.norm(draws[:, None] - flat[None], axis=2), axis=1)
+    shares = np.bincount(which, minlength=5) / 20_000
+    np.testing.assert_allclose(shares, p, atol=4 * 0.5 / np.sqrt(20_000))
+
+
+def test_twins_blend_and_the_law_says_so(rng):
+    points = rng.normal(size=(40, 1, 1, 2)).astype(np.float32)
+    points[1::2] = points[::2] + np.float32(0.001)  # pairs nearer than the last sigma
+    predicted = law(OptimalDenoiser.fit(points), GRID)
+    assert predicted.resolved == 0
+    apart = law(OptimalDenoiser.fit(points[::2]), GRID)
+    assert apart.resolved == pytest.approx(1)
+    # Exact repeats are one atom.
+    assert law(OptimalDenoiser.fit(np.repeat(points[::2], 2, 0)), GRID).resolved == pytest.approx(1)
+
+
+def test_a_single_atom():
+    one = np.full((1, 2, 2, 1), 0.25, np.float32)
+    predicted = AtomsLaw(one, [1.0], one.reshape(1, -1), 0.01)
+    assert predicted.check(np.repeat(one, 20, 0)).passed
+    assert not predicted.check(np.repeat(one, 20, 0) + 0.5).passed

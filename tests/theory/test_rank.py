@@ -1,0 +1,73 @@
+"""The rank of a denoiser's Jacobian and of its samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jdiff
+from jdiff.denoisers import BottleneckDenoiser, LinearDenoiser, NetworkDenoiser
+from jdiff.networks import BottleneckMLP
+from jdiff.theory import jacobian_rank, jacobian_spectrum, local_spectrum
+
+SHAPE = (3, 3, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
+Y = jnp.asarray(np.random.default_rng(1).normal(size=(4, *SHAPE)), jnp.float32)
+
+
+@pytest.mark.core
+def test_spectrum_of_an_affine_denoiser_is_its_gains():
+    denoiser = LinearDenoiser.fit(IMAGES, rank=5)
+    l = np.asarray(denoiser.eigenvalues)
+    found = jacobian_spectrum(denoiser, Y, 0.3)
+    expected = np.r_[np.sort(l / (l + 0.09))[::-1], np.zeros(4)]
+    np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=1e-5)
+    assert jacobian_rank(denoiser, Y, 0.3).tolist() == [5] * 4
+
+
+@pytest.mark.parametrize(
+    ("preconditioning", "full"), [("x0", False), ("edm", True), ("eps", True), ("v", True)]
+)
+def test_only_x0_bounds_the_rank_by_the_code(preconditioning, full):
+    network = BottleneckMLP(code_dim=2, width=16)
+    variables = jdiff.networks.init(network, jax.random.key(0), SHAPE)
+    make = lambda: NetworkDenoiser.create(
+        network, variables, SHAPE, data_std=0.5, preconditioning=preconditioning
+    )
+    if full:
+        with pytest.warns(UserWarning, match="goes round BottleneckMLP"):
+            denoiser = make()
+    else:
+        denoiser = make()
+    rank = jacobian_rank(denoiser, Y, 0.002 if not full else 0.5)
+    assert np.all(rank == 9) if full else np.all(rank <= 2)
+
+
+@pytest.mark.parametrize("code", ["linear", "posterior"])
+def test_closed_bottlenecks(code):
+    denoiser = BottleneckDenoiser.fit(IMAGES, 3, code=code)
+    assert np.all(jacobian_rank(denoiser, Y, 0.5) <= 3)
+
+
+def test_local_spectrum_of_a_curve_and_of_a_cloud(rng):
+    t = rng.uniform(0, 2 * np.pi, 2000)
+    circle = np.stack([np.cos(t), np.sin(t)], 1).reshape(-1, 1, 1, 2)
+    assert local_spectrum(circle)[0] > 0.999
+    cloud = rng.normal(size=(2000, 1, 1, 2))
+    assert local_spectrum(cloud)[0] < 0.85
+    assert local_spectrum(cloud).sum() == pytest.approx(1)
+
+
+@pytest.mark.core
+def test_bad_input():
+    denoiser = LinearDenoiser.fit(IMAGES)
+    with pytest.raises(TypeError, match="denoiser must be callable with image_shape"):
+        jacobian_rank("linear", Y, 0.3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"y must be a float array \[B, 3, 3, 1\]"):
+        jacobian_rank(denoiser, Y[0], 0.3)
+    with pytest.raises(ValueError, match=r"sigma must be in \(0"):
+        jacobian_rank(denoiser, Y, 0.0)
+    with pytest.raises(ValueError, match=r"tolerance must be in \(0"):
+        jacobian_rank(denoiser, Y, 0.3, tolerance=0.0)
+    with pytest.raises(ValueError, match="num_neighbors must be from 2 to 3; got 12"):
+        local_spectrum(Y)
