@@ -189,6 +189,8 @@ def levels(name: str, array: Any) -> np.ndarray:
     """
     array = np.atleast_1d(np.asarray(array, np.float32))
     grid = array[:-1] if array.ndim == 1 and len(array) > 1 and array[-1] == 0 else array
+    if grid.size == 0:
+        raise ValueError(f"{name} must hold at least one positive noise level; got {array}.")
     if grid.ndim != 1 or not np.all(np.isfinite(grid)) or np.any(grid <= 0):
         raise ValueError(
             f"{name} must be positive noise levels (a final 0 may follow); got {array}."

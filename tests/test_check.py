@@ -263,6 +263,7 @@ def test_one_level_is_a_grid_of_one():
 @pytest.mark.parametrize(
     ("array", "words"),
     [
+        ([], ["must hold at least one positive noise level"]),
         (0.0, ["must be positive noise levels"]),
         ([1.0, -1.0], ["must be positive noise levels"]),
         ([1.0, 0.0, 0.0], ["must be positive noise levels"]),

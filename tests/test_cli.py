@@ -320,7 +320,10 @@ SAMPLE = ["sample", "RUN", "--sigmas", "karras:4", "--out", "OUT/a.npz", "--no-c
         ([*TRAIN, "--steps", "0"], "steps must be at least 1; got 0"),
         ([*TRAIN, "--noise", "uniform"], "noise is 'uniform'. Did you mean 'log_uniform'?"),
         ([*TRAIN, "--optimizer", "adam"], "optimizer is 'adam'. Did you mean 'adamw'?"),
-        (["train", "liner", *TRAIN[2:]], "architecture is 'liner'. Did you mean 'linear' or 'local_linear'?"),
+        (
+            ["train", "liner", *TRAIN[2:]],
+            "architecture is 'liner'. Did you mean 'linear' or 'local_linear'?",
+        ),
         (["train", "linear:rank=99", *TRAIN[2:]], "rank must be from 1 to 64; got 99"),
         (["train", "mlp:width=a", *TRAIN[2:]], "width must be a whole number; got 'a'"),
         (["train", "linear", "--data", "npz:no.npz", *TRAIN[4:]], "there is no file no.npz"),

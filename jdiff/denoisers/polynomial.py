@@ -190,38 +190,43 @@ def _reduced(
     indices: np.ndarray,
     degree: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The whole least-squares problem as a triangle [m, m] and its target [m, D]."""
+    """The whole least-squares problem as a triangle [m, m] and its target [m, D].
+
+    For each c the N rows of B[:, c], which vanish but for a >= c, are reduced on their own; what
+    is kept does not grow with N.
+    """
     m, d = indices.shape
     beta = sigma / scale
-    rows, targets = [], []
-    for c in indices:
-        columns = np.flatnonzero(np.all(indices >= c, axis=1))
-        r, target = np.zeros((0, len(columns))), np.zeros((0, d))
-        for x, q in axes.blocks(flat, p):
-            root = np.sqrt(q)[:, None]
-            alpha = (x - mean) / scale
-            tables = _expected(alpha, np.sqrt(np.maximum(1 - beta**2, 0)), degree)
-            b = np.ones((len(x), len(columns)))
-            for j in np.flatnonzero(indices[columns].any(0)):
-                # sqrt(a!/c!) / (a-c)! ... the coefficient of psi_c in h_a is an Appell sequence's.
-                a_j = indices[columns, j]
-                rest = a_j - c[j]
-                factor = np.sqrt([math.comb(int(a), int(c[j])) for a in a_j]) * beta[j] ** c[j]
-                b *= tables[rest, :, j].T * factor
-            y = x - mean if not c.any() else np.zeros_like(x)
-            r, target = _triangle(np.concatenate([r, root * b]), np.concatenate([target, root * y]))
-        full = np.zeros((len(r), m))
-        full[:, columns] = r
-        rows.append(full)
-        targets.append(target)
-    return _triangle(np.concatenate(rows), np.concatenate(targets))
+    columns = [np.flatnonzero(np.all(indices >= c, axis=1)) for c in indices]
+    kept = [np.zeros((0, len(chosen))) for chosen in columns]
+    target = np.zeros((0, d))
+    for x, q in axes.blocks(flat, p):
+        root = np.sqrt(q)[:, None]
+        tables = _expected((x - mean) / scale, np.sqrt(np.maximum(1 - beta**2, 0)), degree)
+        for number, (c, chosen) in enumerate(zip(indices, columns, strict=True)):
+            b = np.ones((len(x), len(chosen)))
+            for j in np.flatnonzero(indices[chosen].any(0)):
+                # He_a(alpha + beta z) = sum_c C(a, c) gamma^(a-c) He_{a-c}(alpha / gamma) beta^c
+                # He_c(z): divided by sqrt(a!), with psi_c = He_c / sqrt(c!), sqrt(C(a, c)) beta^c
+                # is left beside the normalised He_{a-c}.
+                a = indices[chosen, j]
+                binomial = np.array([math.comb(int(n), int(c[j])) for n in a], float)
+                b *= tables[a - c[j], :, j].T * (np.sqrt(binomial) * beta[j] ** c[j])
+            rows = np.concatenate([kept[number], root * b])
+            if number == 0:  # c = 0: the part of h that the noise leaves, which alone meets x
+                kept[0], target = _triangle(rows, np.concatenate([target, root * (x - mean)]))
+            else:
+                kept[number] = np.linalg.qr(rows, mode="r")
+    whole = np.zeros((sum(map(len, kept)), m))
+    start = 0
+    for r, chosen in zip(kept, columns, strict=True):
+        whole[start : start + len(r), chosen] = r
+        start += len(r)
+    return _triangle(whole, np.concatenate([target, np.zeros((len(whole) - len(target), d))]))
 
 
 def _triangle(rows: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R and Q^T target of tall rows; short ones come back as they are."""
-    if len(rows) <= rows.shape[1]:
-        if len(rows) < rows.shape[1]:
-            return rows, target
+    """R and Q^T target of least-squares rows: the same problem in at most m rows."""
     q, r = np.linalg.qr(rows)
     return r, q.T @ target
 

@@ -51,7 +51,7 @@ def render_laws(results: Mapping[str, Any], rows: Sequence[LawRow]) -> str:
     tables = law_tables.tables(rows)
     used = law_tables.ordered(column for table in tables for column in table["columns"])
     memorized = glossary.measure("memorized_fraction")
-    return page._environment().get_template("laws.html.jinja").render(
+    return page.environment().get_template("laws.html.jinja").render(
         study=settings.pop("name", None) or "",
         settings=settings,
         results=results,

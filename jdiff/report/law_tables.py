@@ -111,7 +111,7 @@ def _cell(name: str, test: Mapping[str, Any] | None) -> dict[str, Any]:
         "mark": "✓" if test.get("passed") else "✗",
         "passed": bool(test.get("passed")),
         "text": formats.significant(test.get("statistic")),
-        "number": page._full(test["statistic"]) if known else "",
+        "number": page.full(test["statistic"]) if known else "",
         "below": _chance(test) or f"law: {formats.significant(test.get('expected'))}",
         "detail": test.get("detail") or "",
     }
@@ -122,7 +122,8 @@ def _chance(test: Mapping[str, Any]) -> str:
     p = test.get("p_value")
     if p is None or formats.missing(p):
         return ""
-    return "p < 1e−300" if p < 1e-300 else f"p = {formats.significant(p, 2)}"
+    text = "p < 1e−300" if p < 1e-300 else f"p = {formats.significant(p, 2)}"
+    return text.replace(" ", "\u00a0")
 
 
 def _failure(test: Mapping[str, Any]) -> str:

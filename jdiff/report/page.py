@@ -105,7 +105,7 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], *, data: Mapping[str
     names = titles(rows)
     study = results.get("study")
     settings = dict(study) if isinstance(study, Mapping) else {"name": study}
-    return _environment().get_template("page.html.jinja").render(
+    return environment().get_template("page.html.jinja").render(
         study=settings.pop("name", None) or "",
         settings=settings,
         results=results,
@@ -126,7 +126,7 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], *, data: Mapping[str
 
 def table_html(rows: Sequence[Row]) -> str:
     """The table of verdicts alone, with its styles, to be shown in a notebook."""
-    return _environment().get_template("notebook.html.jinja").render(**table_context(rows))
+    return environment().get_template("notebook.html.jinja").render(**table_context(rows))
 
 
 def table_context(rows: Sequence[Row]) -> dict[str, Any]:
@@ -202,7 +202,8 @@ def _check_data(rows: Sequence[Row], data: Mapping[str, Any]) -> None:
             )
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates of this room, with the filters that they use."""
     import jinja2
 
     files = importlib.resources.files("jdiff.report")
@@ -249,13 +250,14 @@ def _printed(value: Any, ends: Any, form: Callable[[Any], str]) -> dict[str, str
     known, bounded = not formats.missing(value), interval != formats.DASH
     return {
         "text": form(value),
-        "number": _full(value) if known else "",
+        "number": full(value) if known else "",
         "interval": interval if bounded else "",
-        "ends": " ".join(map(_full, ends)) if bounded else "",
+        "ends": " ".join(map(full, ends)) if bounded else "",
     }
 
 
-def _full(value: Any) -> str:
+def full(value: Any) -> str:
+    """A number with all its digits, as results.json has it."""
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 

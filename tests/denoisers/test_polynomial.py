@@ -1,0 +1,210 @@
+"""Polynomial denoisers against quadrature in float64, and what they see of their data."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jdiff
+from jdiff import noise
+from jdiff.denoisers import LinearDenoiser, OptimalDenoiser, PolynomialDenoiser
+from jdiff.denoisers.polynomial import MAX_FUNCTIONS, multi_indices
+
+call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
+KARRAS = noise.karras(18)
+TWO = np.array([-1.0, 1.0]).reshape(2, 1, 1, 1)
+
+
+def gauss_hermite(k):
+    """k + 1 points and weights with the moments of N(0, 1) up to order 2 k + 1."""
+    points, weights = np.polynomial.hermite_e.hermegauss(k + 1)
+    return points.reshape(-1, 1, 1, 1), weights / weights.sum()
+
+
+def least_squares(x, w, degree, sigma, nodes):
+    """Coefficients of monomials [m, d] by tensor Gauss-Hermite nodes: exact for enough of them."""
+    z, v = np.polynomial.hermite_e.hermegauss(nodes)
+    grid = np.stack(np.meshgrid(*[z] * x.shape[1], indexing="ij"), -1).reshape(-1, x.shape[1])
+    weight = np.prod(np.stack(np.meshgrid(*[v / v.sum()] * x.shape[1]), -1), -1).reshape(-1)
+    y = (x[:, None] + sigma * grid[None]).reshape(-1, x.shape[1])
+    root = np.sqrt((w[:, None] * weight[None]).reshape(-1, 1))
+    h = monomials(y, degree)
+    return np.linalg.lstsq(root * h, root * np.repeat(x, len(grid), 0), rcond=None)[0]
+
+
+def monomials(y, degree):
+    return np.stack([np.prod(y**a, 1) for a in multi_indices(y.shape[1], degree)], 1)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+@pytest.mark.parametrize("sigma", [3.0, 0.4])
+def test_against_quadrature(d, degree, sigma, rng):
+    x, w = rng.normal(size=(11, d)), rng.uniform(0.1, 1, 11)
+    denoiser = PolynomialDenoiser.fit(x.reshape(-1, 1, 1, d), degree, [5.0, sigma, 0.0], weights=w)
+    float32 = lambda a: a.astype(np.float32).astype(np.float64)  # as the fit sees it
+    a = least_squares(float32(x), w / w.sum(), degree, sigma, degree + 1)
+    y = rng.normal(size=(6, d)) * (1 + sigma) ** 0.5
+    found = np.asarray(call(denoiser, jnp.asarray(y.reshape(6, 1, 1, d), jnp.float32),
+                            jnp.float32(sigma)))  # fmt: skip
+    expected = monomials(float32(y), degree) @ a
+    # float32 sums of up to 35 terms of size up to some tens.
+    np.testing.assert_allclose(found.reshape(6, d), expected, atol=2e-4)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 1), (2, 2, 3)])
+def test_degree_one_is_the_linear_denoiser(shape, rng):
+    images = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
+    weights = rng.uniform(0.1, 1, 40)
+    polynomial = PolynomialDenoiser.fit(images, 1, [2.0, 0.1], weights=weights)
+    linear = LinearDenoiser.fit(images, weights=weights)
+    y = jnp.asarray(rng.normal(size=(5, *shape)), jnp.float32)
+    for sigma in (2.0, 0.1):
+        a, b = (call(d, y, jnp.float32(sigma)) for d in (polynomial, linear))
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5, 7])
+def test_gauss_hermite_points_are_a_gaussian_to_it(degree):
+    """Moments up to 2k agree with N(0, 1), whose best denoiser is y / (1 + sigma^2), exactly."""
+    points, weights = gauss_hermite(degree)
+    denoiser = PolynomialDenoiser.fit(points, degree, KARRAS, weights=weights)
+    y = np.linspace(-3, 3, 13).reshape(-1, 1, 1, 1)
+    for sigma in KARRAS[:-1]:
+        deviation = np.float32(np.sqrt(1 + sigma**2))
+        found = call(denoiser, jnp.asarray(y * deviation, jnp.float32), jnp.float32(sigma))
+        # He_7 at 3 deviations is 31 in units of sqrt(7!): float32 rounding of such terms.
+        np.testing.assert_allclose(found, y * deviation / (1 + sigma**2), atol=1e-4)
+
+
+def test_only_moments_up_to_twice_the_degree_matter():
+    fit = lambda k, n: PolynomialDenoiser.fit(
+        gauss_hermite(n)[0], k, KARRAS, weights=gauss_hermite(n)[1]
+    )
+    # Three and eight points agree up to order 5, two and eight only up to order 3.
+    np.testing.assert_allclose(fit(2, 2).coefficients, fit(2, 7).coefficients, atol=1e-5)
+    two, eight = (np.asarray(fit(3, n).coefficients) for n in (1, 7))
+    assert np.abs(two - eight).max() > 0.1
+
+
+def test_an_odd_target_has_an_odd_denoiser_that_nears_the_optimal_one():
+    y = jnp.linspace(-2, 2, 21).reshape(-1, 1, 1, 1)
+    optimal = call(OptimalDenoiser.fit(TWO), y, jnp.float32(0.7))
+    np.testing.assert_allclose(optimal, np.tanh(np.asarray(y) / 0.49), atol=1e-5)
+    errors = []
+    for degree in (1, 3, 5, 7, 9):
+        denoiser = PolynomialDenoiser.fit(TWO, degree, [0.7])
+        x_hat = np.asarray(call(denoiser, y, jnp.float32(0.7)))
+        np.testing.assert_allclose(x_hat, -x_hat[::-1], atol=1e-4)
+        p = np.exp(-0.5 * ((np.abs(y) - 1) / 0.7) ** 2)  # about the density of y
+        errors.append(float(np.sum(p * (x_hat - optimal) ** 2)))
+    assert all(b < 0.7 * a for a, b in zip(errors, errors[1:], strict=False)), errors
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_no_other_polynomial_has_a_smaller_error(degree, rng):
+    """The exact expected loss, by quadrature, in all directions from the fit."""
+    x, sigma = rng.normal(size=(7, 1)), 0.5
+    denoiser = PolynomialDenoiser.fit(x.reshape(-1, 1, 1, 1), degree, [sigma])
+    z, v = np.polynomial.hermite_e.hermegauss(2 * degree + 2)
+    y = (x + sigma * z[None]).reshape(-1)
+    weight = np.tile(v / v.sum(), 7) / 7
+    u = (y - float(denoiser.mean[0])) / float(denoiser.scale[0, 0])
+    h = np.stack(
+        [np.polynomial.hermite_e.HermiteE.basis(n)(u) / math.sqrt(math.factorial(n))
+         for n in range(degree + 1)], 1
+    )  # fmt: skip
+    c = np.asarray(denoiser.coefficients, np.float64)[0]
+    loss = lambda c: weight @ (np.repeat(x[:, 0], len(z)) - (h @ c)[:, 0]) ** 2
+    best = loss(c)
+    for direction in np.eye(degree + 1):
+        for step in (-1e-2, 1e-2):
+            assert loss(c + step * direction[:, None]) > best + 1e-6
+
+
+def test_a_level_a_row_and_levels_that_were_not_fitted(rng):
+    denoiser = PolynomialDenoiser.fit(TWO, 3, [2.0, 0.5, 0.0])
+    assert np.asarray(denoiser.sigmas).tolist() == [2.0, 0.5]
+    y = jnp.asarray(rng.normal(size=(2, 1, 1, 1)), jnp.float32)
+    both = call(denoiser, y, jnp.asarray([2.0, 0.5]))
+    for i, sigma in enumerate((2.0, 0.5)):
+        np.testing.assert_allclose(both[i], call(denoiser, y[i : i + 1], jnp.float32(sigma))[0])
+    assert jdiff.sample(denoiser, jax.random.key(0), 4).shape == (4, 1, 1, 1)
+    with pytest.raises(ValueError, match="sigmas asks for level 1, but this PolynomialDenoiser"):
+        jdiff.sample(denoiser, jax.random.key(0), 4, sigmas=[1.0, 0.0])
+    with pytest.raises(ValueError, match="labels must be None: PolynomialDenoiser has no classes"):
+        denoiser(y, jnp.float32(0.5), jnp.zeros(2, int))
+
+
+def test_two_fits_share_a_compilation(rng):
+    traces = []
+
+    @jax.jit
+    def counted(denoiser, y, sigma):
+        traces.append(1)
+        return denoiser(y, sigma)
+
+    for seed in (0, 1):
+        points = np.random.default_rng(seed).normal(size=(9, 1, 1, 2))
+        counted(PolynomialDenoiser.fit(points, 3, KARRAS), jnp.zeros((3, 1, 1, 2)), jnp.float32(80))
+    assert len(traces) == 1
+
+
+@pytest.mark.core
+def test_multi_indices():
+    for d, degree in ((1, 5), (2, 3), (4, 2)):
+        found = multi_indices(d, degree)
+        assert found.shape == (math.comb(d + degree, degree), d)
+        assert len({tuple(a) for a in found}) == len(found)
+        assert np.all(np.diff(found.sum(1)) >= 0)
+        assert found[0].tolist() == [0] * d
+        assert found.sum(1).max() == degree
+
+
+def test_digits_of_degree_two_are_within_the_limit():
+    # 2,145 functions of 64 values; 784 values have 308,505.
+    assert math.comb(66, 2) <= MAX_FUNCTIONS < math.comb(786, 2)
+    with pytest.raises(ValueError, match="takes 308,505 basis functions, more than 2,500; Random"):
+        PolynomialDenoiser.fit(np.zeros((3, 28, 28, 1), np.uint8), 2, KARRAS)
+
+
+def test_a_singular_level_names_itself_and_a_ridge_helps():
+    # Two points and a degree of 13: polynomials that vanish on both to high order.
+    with pytest.raises(ValueError, match=r"sigmas\[\d+\] = .* singular on this data .*ridge=1e-10"):
+        PolynomialDenoiser.fit(TWO, 13, KARRAS)
+    fitted = PolynomialDenoiser.fit(TWO, 13, KARRAS, ridge=1e-8)
+    x_hat = call(fitted, jnp.asarray(TWO, jnp.float32), jnp.float32(KARRAS[-2]))
+    np.testing.assert_allclose(x_hat, TWO, atol=1e-2)
+
+
+@pytest.mark.core
+def test_ridge_is_added_to_the_mean_squared_error():
+    points, weights = gauss_hermite(1)
+    # One coefficient c of u, E u^2 = 1, E x u = 1 / sqrt(1 + s^2): c = E x u / (1 + ridge).
+    fitted = PolynomialDenoiser.fit(points, 1, [1.0], weights=weights, ridge=0.5)
+    assert float(fitted.coefficients[0, 1, 0]) == pytest.approx(1 / math.sqrt(2) / 1.5, rel=1e-6)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"degree": 0}, ValueError, "degree must be at least 1; got 0"),
+        ({"degree": 1.0}, TypeError, "degree must be a whole number; got 1.0"),
+        ({"sigmas": [0.1, 0.4]}, ValueError, "sigmas must decrease strictly"),
+        ({"sigmas": []}, ValueError, "sigmas must hold at least one"),
+        ({"ridge": -1e-9}, ValueError, r"ridge must be in \[0"),
+        ({"weights": [1.0, -1.0]}, ValueError, "weights must be finite and not negative"),
+        ({"weights": [1.0]}, ValueError, r"weights must have shape \(2,\); got \(1,\)"),
+        ({"weights": [0.0, 0.0]}, ValueError, "weights must not all be zero"),
+        ({"images": TWO * np.nan}, ValueError, "images holds NaN or infinite values"),
+        ({"images": TWO[0]}, ValueError, "images must have shape"),
+    ],
+)
+def test_bad_input(change, error, message):
+    with pytest.raises(error, match=message):
+        PolynomialDenoiser.fit(**{"images": TWO, "degree": 1, "sigmas": [0.4], **change})
