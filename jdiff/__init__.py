@@ -19,6 +19,7 @@ from jdiff import (
     report,
     sampling,
     study,
+    theory,
     training,
 )
 from jdiff.data import ImageData
@@ -49,6 +50,7 @@ __all__ = [
     "sampling",
     "solve",
     "study",
+    "theory",
     "train",
     "training",
 ]

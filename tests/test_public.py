@@ -9,7 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.core
 
-ROOMS = ["data", "denoisers", "metrics", "networks", "report", "sampling", "study", "training"]
+ROOMS = ["data", "denoisers", "metrics", "networks", "report", "sampling", "study", "theory"]
+ROOMS += ["training"]
 MODULES = ["jdiff", *(f"jdiff.{room}" for room in ROOMS)]
 
 
@@ -54,6 +55,7 @@ HEAVY = [
     "jinja2",
     "matplotlib",
     "orbax",
+    "scipy.stats",
     "sklearn",
     "tensorflow",
     "tensorflow_datasets",

@@ -192,7 +192,8 @@ def windows(image_shape: tuple[int, int, int], side: int) -> tuple[np.ndarray, n
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     place = np.where(inside, i * width + j, 0) * channels + np.arange(channels)
     flat = (height * width, side * side * channels)
-    return place.reshape(flat), np.broadcast_to(inside, place.shape).reshape(flat)
+    inside = np.broadcast_to(inside, place.shape)
+    return place.reshape(flat).astype(np.int32), inside.reshape(flat)
 
 
 def _per_level(name: str, values: Any, num_levels: int) -> tuple:

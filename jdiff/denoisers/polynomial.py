@@ -174,7 +174,7 @@ def _factors(d: int, degree: int) -> list[np.ndarray]:
 
     Returns k index arrays [m]; entry 0 of the table is 1.
     """
-    factors = np.zeros((degree, math.comb(d + degree, degree)), int)
+    factors = np.zeros((degree, math.comb(d + degree, degree)), np.int32)
     for number, a in enumerate(multi_indices(d, degree)):
         for slot, j in enumerate(np.flatnonzero(a)):
             factors[slot, number] = a[j] * d + j
@@ -198,7 +198,7 @@ def _reduced(
     m, d = indices.shape
     beta = sigma / scale
     columns = [np.flatnonzero(np.all(indices >= c, axis=1)) for c in indices]
-    kept = [np.zeros((0, len(chosen))) for chosen in columns]
+    kept: list[Any] = [np.zeros((0, len(chosen))) for chosen in columns]
     target = np.zeros((0, d))
     for x, q in axes.blocks(flat, p):
         root = np.sqrt(q)[:, None]

@@ -13,7 +13,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from jdiff import _check, _pixels
 from jdiff.metrics import nearest
@@ -191,6 +190,8 @@ def overflow(tests: Rows, overflowed: int, num_samples: int) -> None:
 
 def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha: float) -> LawCheck:
     """The tests of a Gaussian law; see `GaussianLaw.check`."""
+    from scipy import stats  # here and below: it takes a third of a second to import
+
     tests = Rows(alpha)
     x, came, overflowed = admit(samples, law.image_shape)
     x = x - law.mean.reshape(1, -1)
@@ -246,6 +247,8 @@ def _covariance(u: np.ndarray, l: np.ndarray) -> tuple[float, float, float]:
     Its expectation (tr(C)^2 + tr(C^2)) / (n - 1) is exact. Its distribution has no closed form: a
     gamma distribution with that mean and the variance of simulated sets.
     """
+    from scipy import stats
+
     n, l = len(u), l[:_COVARIANCE_AXES]
     root = np.sqrt(l)
 
@@ -276,6 +279,7 @@ def _covariance(u: np.ndarray, l: np.ndarray) -> tuple[float, float, float]:
 def _nearest(tests: Rows, law: Any, x: np.ndarray, train: Any, held_out: Any) -> None:
     """Distances to the nearest training image: of the samples against the law's own draws."""
     import jax
+    from scipy import stats
 
     unit = lambda images: _pixels.to_unit(images).reshape(len(images), -1)
     train = unit(_check.images("train", train, shape=law.image_shape))

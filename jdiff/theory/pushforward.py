@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from jdiff import _check
 from jdiff.denoisers import PolynomialDenoiser
@@ -129,6 +129,8 @@ class PushForwardLaw:
         Returns:
           LawCheck.
         """
+        from scipy import stats  # takes a third of a second to import
+
         tests = checks.Rows(alpha)
         x, finite = checks.finite_rows("samples", samples, self.image_shape)
         x = x[:, 0]
@@ -166,6 +168,8 @@ class PushForwardLaw:
         rejects rounding. Moved samples have F_n(x) <= F_true(x + resolution) and so on: the
         statistic below is at most that of the unmoved ones.
         """
+        from scipy import stats
+
         n = len(x)
         above = np.arange(1, n + 1) / n - self.cdf(x + self.resolution)
         below = self.cdf(x - self.resolution) - np.arange(n) / n

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from jdiff import _check
 from jdiff.theory import checks
@@ -140,6 +140,8 @@ class RegressionLaw:
           LawCheck. "on surface" is the rms distance to the surface at the sample's own code in
           units of the target's rms distance to it; at most 5 % is on it.
         """
+        from scipy import stats  # takes a third of a second to import
+
         tests = checks.Rows(alpha)
         x, came, overflowed = checks.admit(samples, self.image_shape)
         checks.overflow(tests, overflowed, came)
