@@ -121,29 +121,47 @@ denoisers = {
     "equivariant": EquivariantLinearDenoiser.fit(digits.images),
 }
 figure, panels = plt.subplots(1, len(denoisers), figsize=(13, 3.2))
+strips = {}
 for panel, (name, denoiser) in zip(panels, denoisers.items(), strict=True):
     law = theory.law(denoiser, SIGMAS)
     samples = jdiff.sample(denoiser, key, N, sigmas=SIGMAS)
     print(law.check(samples, train=digits.images, held_out=digits.held_out), "\n")
     kept = law.eigenvalues > 1e-6 * law.eigenvalues[0]
-    measured = law.coordinates(samples)[:, kept].var(0, ddof=1)
-    panel.loglog(law.eigenvalues[kept], measured, ".", color="#0077bb")
-    panel.axline((1, 1), slope=1, color="gray", lw=0.8)
+    predicted, measured = law.eigenvalues[kept], law.coordinates(samples)[:, kept].var(0, ddof=1)
+    panel.loglog(predicted, predicted, color="gray", lw=0.8)
+    panel.loglog(predicted, measured, ".", color="#0077bb")
     panel.set_title(name)
     panel.set_xlabel("predicted variance")
+    strips[name] = np.asarray(samples[:8]), np.asarray(law.sample(jax.random.key(1), 8))
 panels[0].set_ylabel("variance of samples")
 plt.show()
 
 # %% [markdown]
-# The training set itself has the mean and the covariance of the linear law, and Gaussian-looking
-# projections. It is no sample of the law, and the check says so:
+# To the left eight samples, to the right eight draws of the predicted law: of one kind, row by row.
 
 # %%
-law = theory.law(denoisers["linear"], SIGMAS)
+figure, panels = plt.subplots(len(strips), 2, figsize=(13, 1.0 * len(strips)))
+for row, (name, pair) in zip(panels, strips.items(), strict=True):
+    for panel, images, what in zip(row, pair, ("samples", "draws of the law"), strict=True):
+        framed = np.pad(images[..., 0], ((0, 0), (0, 0), (0, 2)), constant_values=1)
+        strip = np.concatenate(framed, axis=1)
+        panel.imshow(strip, cmap="gray", vmin=-1, vmax=1)
+        panel.set_title(f"{name}: {what}", fontsize=9)
+        panel.set_axis_off()
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# In the limit of a fine grid the linear law has the mean and the covariance of the training set, and
+# the training set itself passes for a sample of it as far as these go. It is none, and the check
+# says so: its radius is another, and its nearest training images are itself.
+
+# %%
+law = theory.continuous_law(denoisers["linear"], sigma_max=80.0)
 train = digits.images[:N].astype(np.float32) / 127.5 - 1
-verdict = law.check(train, train=digits.images)
+verdict = law.check(train, train=digits.images, held_out=digits.held_out)
 print(verdict)
-assert not verdict.passed
+assert {"radius", "nearest"} <= set(verdict.failed)
 
 # %% [markdown]
 # ## Bottlenecks

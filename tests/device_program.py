@@ -24,6 +24,7 @@ import flax.linen as nn  # noqa: E402
 
 import jdiff  # noqa: E402
 from jdiff import noise, parallel  # noqa: E402
+from jdiff.denoisers import BottleneckDenoiser, LocalLinearDenoiser  # noqa: E402
 from jdiff.sampling import solve, solvers  # noqa: E402
 
 
@@ -51,6 +52,15 @@ def main() -> None:
         for batch in (8, 16, 64) if PROCESSES == 1 else (16,):
             name = f"optimal_{solver}_{batch}"
             found[name] = jdiff.sample(optimal, key, 37, solver=solver, batch_size=batch)
+    # In coordinates of its axes, through a scan over shifts, through a posterior over codes.
+    closed = {
+        "linear": jdiff.LinearDenoiser.fit(data.images),
+        "local": LocalLinearDenoiser.fit(data.images, patch_size=3),
+        "code": BottleneckDenoiser.fit(data.images, 8, code="posterior"),
+        "decoder": BottleneckDenoiser.fit(data.images, 8, decoder="posterior"),
+    }
+    for name, denoiser in closed.items():
+        found[f"closed_{name}"] = jdiff.sample(denoiser, key, 37, solver="heun", batch_size=16)
     start = 10 * jax.random.normal(key, (5, *data.image_shape))
     _, way = solve(optimal, start, noise.karras(4, sigma_max=10.0), record=("x_hat",))
     found["way"] = way["x_hat"]

@@ -85,6 +85,16 @@ def test_samples_do_not_depend_on_devices_or_batches(
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
+@pytest.mark.parametrize("name", ["linear", "local", "code", "decoder"])
+def test_samples_of_closed_forms_do_not_depend_on_devices(
+    runs: dict, a: str, b: str, name: str
+) -> None:
+    found = runs[a][f"closed_{name}"]
+    assert found.std() > 0.1
+    np.testing.assert_allclose(runs[b][f"closed_{name}"], found, atol=2e-5)
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_recorded_trajectories_agree(runs: dict, a: str, b: str) -> None:
     assert runs[a]["way"].shape == (4, 5, 8, 8, 1)
     np.testing.assert_allclose(runs[a]["way"], runs[b]["way"], atol=2e-5)
