@@ -152,9 +152,9 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# In the limit of a fine grid the linear law has the mean and the covariance of the training set, and
-# the training set itself passes for a sample of it as far as these go. It is none, and the check
-# says so: its radius is another, and its nearest training images are itself.
+# In the limit of a fine grid the linear law has the mean and the covariance of the training set. Yet
+# the training set is no sample of it, and the check says so: among other things its radius, the
+# whitened norm, is another, and its nearest training images are itself.
 
 # %%
 law = theory.continuous_law(denoisers["linear"], sigma_max=80.0)
