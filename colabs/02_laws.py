@@ -152,8 +152,8 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# In the limit of a fine grid the linear law has the mean and the covariance of the training set. Yet
-# the training set is no sample of it, and the check says so: among other things its radius, the
+# In the limit of a fine grid the linear law has the mean and the covariance of the training set.
+# Yet the training set is no sample of it, and the check says so: among other things its radius, the
 # whitened norm, is another, and its nearest training images are itself.
 
 # %%

@@ -22,7 +22,7 @@ from jdiff import _check, _pixels
 from jdiff._exact import dot, einsum
 from jdiff.denoisers import axes, ridge_sums
 from jdiff.denoisers.levels import by_level
-from jdiff.denoisers.random_polynomial import blocks, draw_projection, features, noise_of
+from jdiff.denoisers.random_polynomial import FIT, blocks, draw_projection, features, noise_of
 
 # The published windows for 64-pixel images at ten levels (None: all 64). Of the features only the
 # ends, 1024 and 8, are published: between them they are taken geometrically.
@@ -100,7 +100,7 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
         images, p = axes.training_set(images, weights)
         degree = _check.integer("degree", degree)
         levels = _check.levels("sigmas", sigmas)
-        _check.key("key", key)
+        key = jax.random.fold_in(_check.key("key", key), FIT)
         ridge = _check.number("ridge", ridge, above=0, closed="[")
         shape = images.shape[1:]
         sides = _per_level("patch_sizes", patch_sizes, len(levels))
@@ -117,19 +117,20 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
             counts = _per_level("num_features", num_features, len(levels))
         else:
             counts = (num_features,) * len(levels)
+        counts = tuple(_check.integer(f"num_features[{t}]", m) for t, m in enumerate(counts))
+        if num_draws is not None:
+            _check.integer("num_draws", num_draws)
         flat = images.reshape(len(images), -1)
         fitted = []
         for t, (sigma, side, m) in enumerate(zip(levels, sides, counts, strict=True)):
-            m = _check.integer(f"num_features[{t}]", m)
             draws = -(-32 * m // len(images)) if num_draws is None else num_draws
-            _check.integer("num_draws", draws)
             size = flat.shape[1] if side is None else side * side * shape[2]
             projection = draw_projection(jax.random.fold_in(key, 0), m, size)
-            keys = [
-                jax.random.fold_in(jax.random.fold_in(key, t + 1), draw) for draw in range(draws)
-            ]
+            noise_key = jax.random.fold_in(key, t + 1)
             level = f"sigmas[{t}] = {sigma:.6g}"
-            fit = functools.partial(_fit_level, projection, flat, p, keys, sigma, degree)
+            fit = functools.partial(
+                _fit_level, projection, flat, p, draws, noise_key, sigma, degree
+            )
             fitted.append((projection, *fit(side, shape, ridge, level)))
         projections, coefficients, offsets = zip(*fitted, strict=True)
         as_arrays = lambda parts: tuple(jnp.asarray(part, jnp.float32) for part in parts)
@@ -171,29 +172,35 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
         if side is None:
             x_hat = dot(features(projection, flat, self.degree), a)
         else:
-            place, inside = windows(self.image_shape, side)
+            pixels = np.arange(a.shape[0])
 
             def one(row: jax.Array) -> jax.Array:
-                seen = jnp.where(inside, row[place], 0)
+                seen = windows(row.reshape(self.image_shape), pixels, side)
                 return einsum("pm,pmc->pc", features(projection, seen, self.degree), a).reshape(-1)
 
             # A few images at a time: [B, H * W, m] is never held.
-            size = place.shape[0] * max(place.shape[1], projection.shape[0])
+            size = len(pixels) * max(projection.shape)
             x_hat = jax.lax.map(one, flat, batch_size=max(1, min(len(y), _ROOM // (4 * size))))
         return (x_hat + self.offsets[t][None]).reshape(y.shape)
 
 
-def windows(image_shape: tuple[int, int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of every pixel's window [H * W, K]: which value of the image, and whether it is inside."""
-    height, width, channels = image_shape
-    offsets = np.arange(side) - side // 2
-    i = np.arange(height)[:, None, None, None, None] + offsets[:, None, None]
-    j = np.arange(width)[:, None, None, None] + offsets[:, None]
-    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-    place = np.where(inside, i * width + j, 0) * channels + np.arange(channels)
-    flat = (height * width, side * side * channels)
-    inside = np.broadcast_to(inside, place.shape)
-    return place.reshape(flat).astype(np.int32), inside.reshape(flat)
+def windows(image: jax.Array, pixels: jax.Array | np.ndarray, side: int) -> jax.Array:
+    """The windows of an image [H, W, C] around some pixels, 0 outside: [P, side * side * C].
+
+    Cut out of a padded image: a table of their places would be a constant of the compiled
+    program, hundreds of megabytes for large windows.
+
+    Args:
+      image: [H, W, C].
+      pixels: i * W + j of each, [P].
+      side: odd.
+    """
+    _, width, channels = image.shape
+    padded = jnp.pad(image, ((side // 2, side // 2), (side // 2, side // 2), (0, 0)))
+    cut = lambda p: jax.lax.dynamic_slice(
+        padded, (p // width, p % width, 0), (side, side, channels)
+    ).reshape(-1)
+    return jax.vmap(cut)(jnp.asarray(pixels, jnp.int32))
 
 
 def _per_level(name: str, values: Any, num_levels: int) -> tuple:
@@ -210,7 +217,8 @@ def _fit_level(
     projection: jax.Array,
     flat: np.ndarray,
     p: np.ndarray,
-    keys: list[jax.Array],
+    num_draws: int,
+    key: jax.Array,
     sigma: np.float32,
     degree: int,
     side: int | None,
@@ -219,55 +227,50 @@ def _fit_level(
     level: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients and offset [D] of one level."""
-    m, channels = projection.shape[0], shape[2]
-    if side is None:
-        place, inside = np.arange(flat.shape[1])[None], np.ones((1, flat.shape[1]), bool)
-        targets = place
-    else:
-        place, inside = windows(shape, side)
-        targets = np.arange(flat.shape[1]).reshape(-1, channels)
+    m, size = projection.shape
+    # The whole image is one window, whose answer is every pixel.
+    num_pixels = 1 if side is None else shape[0] * shape[1]
     # As many pixels at a time as leave room for their Gram matrices, then as many images.
-    pixels = max(1, min(len(place), _ROOM // m**2))
-    rows = max(1, _ROOM // (4 * pixels * max(m, place.shape[1])))
+    chunk = max(1, min(num_pixels, _ROOM // m**2))
+    rows = max(1, _ROOM // (4 * chunk * max(m, size)))
     solved = []
-    for start in range(0, len(place), pixels):
-        # The last chunk is made whole by pixels done before: one compilation serves all.
-        chosen = np.minimum(np.arange(start, start + pixels), len(place) - 1)
+    for start in range(0, num_pixels, chunk):
+        # The last chunk is made whole by its last pixel: one compilation serves all.
+        pixels = np.minimum(np.arange(start, start + chunk), num_pixels - 1).astype(np.int32)
         sums = ridge_sums.Sums()
-        for block, q, numbers in blocks(flat, p, rows):
-            for key in keys:
-                sums.add(
-                    _window_sums(
-                        projection, place[chosen], inside[chosen], targets[chosen],
-                        block, q, numbers, key, sigma, degree,
-                    )
-                )  # fmt: skip
+        for block in blocks(flat, p, num_draws, rows):
+            sums.add(_window_sums(projection, pixels, *block, key, sigma, degree, side, shape))
         hh, hx, h, x, weight = sums.parts or []
-        for i in range(min(pixels, len(place) - start)):
+        for i in range(min(chunk, num_pixels - start)):
             solved.append(ridge_sums.solve((hh[i], hx[i], h[i], x[i], weight), ridge, level))
     coefficients, offsets = (np.stack(part) for part in zip(*solved, strict=True))
     return (coefficients[0] if side is None else coefficients), offsets.reshape(-1)
 
 
-@functools.partial(jax.jit, static_argnames="degree")
+@functools.partial(jax.jit, static_argnames=("degree", "side", "image_shape"))
 def _window_sums(
     projection: jax.Array,
-    place: jax.Array,
-    inside: jax.Array,
-    targets: jax.Array,
+    pixels: jax.Array,
     rows: jax.Array,
     weights: jax.Array,
+    draws: jax.Array,
     numbers: jax.Array,
     key: jax.Array,
     sigma: jax.Array,
     degree: int,
+    side: int | None,
+    image_shape: tuple[int, int, int],
 ) -> tuple[jax.Array, ...]:
     """One block's part of the sums of several pixels P: [P, m, m], [P, m, C], [P, m], [P, C]."""
     x = _pixels.to_model(rows)
-    y = x + sigma * noise_of(key, numbers, x.shape[1])
-    seen = jnp.where(inside[:, None], jnp.moveaxis(y[:, place], 0, 1), 0)  # [P, B, K]
+    y = x + sigma * noise_of(key, draws, numbers, x.shape[1])
+    if side is None:
+        seen, x = y[None], x[None]
+    else:
+        cut = lambda row: windows(row.reshape(image_shape), pixels, side)
+        seen = jax.vmap(cut, out_axes=1)(y)  # [P, B, K]
+        x = jnp.moveaxis(x.reshape(len(x), -1, image_shape[2])[:, pixels], 0, 1)  # [P, B, C]
     h = features(projection, seen, degree)
-    x = jnp.moveaxis(x[:, targets], 0, 1)  # [P, B, C]
     weighted = h * weights[None, :, None]
     sums = einsum("pbm,pbn->pmn", weighted, h), einsum("pbm,pbc->pmc", weighted, x)
     return (*sums, weighted.sum(1), einsum("b,pbc->pc", weights, x), weights.sum())

@@ -4,9 +4,9 @@
     h_a(u) = prod_j He_{a_j}(u_j) / sqrt(a_j!)
 
 Least squares of x on h(x + sigma z) over the weighted training set, the noise exactly: with u =
-alpha_n + beta z, h_a = sum_c B_n[a, c] psi_c(z) in orthonormal Hermite polynomials psi_c, and
-E |x - A h|^2 = sum_n w_n ( |x_n - A B_n[:, 0]|^2 + sum_{c != 0} |A B_n[:, c]|^2 ) is an ordinary
-least-squares problem, solved by QR in float64. No Monte Carlo, no quadrature.
+alpha_n + beta z, h_a = sum_c B_n[a, c] h_c(z), the h_c(z) are orthonormal, and E |x - A h|^2 =
+sum_n w_n ( |x_n - A B_n[:, 0]|^2 + sum_{c != 0} |A B_n[:, c]|^2 ) is an ordinary least-squares
+problem, solved by QR in float64. No Monte Carlo, no quadrature.
 
 Reference: Levine and Weiss 2026, arXiv 2605.16415 (polynomial denoisers).
 """
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.special
 
 from jdiff import _check
 from jdiff._exact import dot
@@ -28,8 +29,11 @@ from jdiff.denoisers import axes
 from jdiff.denoisers.levels import by_level
 
 MAX_FUNCTIONS = 2500
-# A ratio of singular values below which float64 leaves a coefficient fewer than five digits.
+# Least ratio of R's diagonal entries. float64 QR errs by 2e-16 relative to the largest: beside an
+# entry 1e-11 as large that is 2e-5, and below it fewer digits are right than float32 results show.
 _SINGULAR = 1e-11
+# Rows, in units of the basis, that wait before they are reduced to a triangle.
+_WAITING = 8
 
 
 class PolynomialDenoiser(flax.struct.PyTreeNode):
@@ -91,19 +95,15 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
         mean = axes.mean(flat, p)
         variance = np.sum([q @ (x - mean) ** 2 for x, q in axes.blocks(flat, p)], axis=0)
         scale = np.sqrt(variance[None] + levels.astype(np.float64)[:, None] ** 2)
-        indices = multi_indices(d, degree)
+        shifts = _shifts(d, degree)
         coefficients = []
         for t, sigma in enumerate(levels.astype(np.float64)):
-            r, target = _reduced(flat, p, mean, scale[t], sigma, indices, degree)
-            if ridge:
-                extra = np.sqrt(ridge) * np.eye(functions)[1:]
-                r, target = _triangle(
-                    np.concatenate([r, extra]),
-                    np.concatenate([target, np.zeros((len(extra), d))]),
-                )
+            triangle = _mean_rows(flat, p, mean, variance, scale[t], degree)
+            rows = _all_rows(triangle, shifts, sigma / scale[t], ridge)
+            r, target = rows[:, :functions], rows[:, functions:]
             diagonal = np.abs(np.diag(r))
-            ratio = diagonal.min() / diagonal.max() if len(r) == functions else 0.0
-            if ratio < _SINGULAR:
+            ratio = diagonal.min() / diagonal.max()
+            if not ratio >= _SINGULAR:  # so written, NaN of an overflowed basis is singular too
                 raise ValueError(
                     f"sigmas[{t}] = {sigma:.6g}: the {functions} basis functions of degree "
                     f"{degree} are singular on this data (ratio {ratio:.2g}); a ridge, for example "
@@ -143,15 +143,7 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
 
     def _apply(self, level: jax.Array, y: jax.Array) -> jax.Array:
         u = (y.reshape(len(y), -1) - self.mean[None]) / self.scale[level][None]
-        # h_n = He_n / sqrt(n!):  sqrt(n) h_n = u h_{n-1} - sqrt(n-1) h_{n-2}
-        tables = [jnp.ones_like(u), u]
-        for n in range(2, self.degree + 1):
-            tables.append((u * tables[-1] - math.sqrt(n - 1) * tables[-2]) / math.sqrt(n))
-        table = jnp.concatenate(tables, axis=1)  # [B, (k + 1) D]
-        h = functools.reduce(
-            jnp.multiply, (table[:, factor] for factor in _factors(u.shape[1], self.degree))
-        )
-        return dot(h, self.coefficients[level]).reshape(y.shape)
+        return dot(_basis(u, 1.0, self.degree, jnp), self.coefficients[level]).reshape(y.shape)
 
 
 def multi_indices(d: int, degree: int) -> np.ndarray:
@@ -181,64 +173,94 @@ def _factors(d: int, degree: int) -> list[np.ndarray]:
     return list(factors)
 
 
-def _reduced(
+def _basis(alpha: Any, variance: Any, degree: int, xp: Any) -> Any:
+    """E_z h_a(alpha + sqrt(1 - variance) z) of all a, [n, m]; at a variance of 1 h_a(alpha) itself.
+
+    E_z He_n(alpha + beta z) = gamma^n He_n(alpha / gamma) where gamma^2 = 1 - beta^2 is the
+    variance; divided by sqrt(n!):  sqrt(n) e_n = alpha e_{n-1} - gamma^2 sqrt(n-1) e_{n-2}.
+
+    Args:
+      alpha: [n, D].
+      variance: gamma^2, [1, D] or a number.
+      degree: k.
+      xp: numpy or jax.numpy.
+    """
+    tables = [xp.ones_like(alpha), alpha]
+    for n in range(2, degree + 1):
+        last, before = tables[-1], tables[-2]
+        tables.append((alpha * last - variance * math.sqrt(n - 1) * before) / math.sqrt(n))
+    table = xp.concatenate(tables, axis=1)  # [n, (k + 1) D]
+    factors = _factors(alpha.shape[1], degree)
+    return functools.reduce(xp.multiply, (table[:, factor] for factor in factors))
+
+
+def _mean_rows(
     flat: np.ndarray,
     p: np.ndarray,
     mean: np.ndarray,
+    variance: np.ndarray,
     scale: np.ndarray,
-    sigma: float,
-    indices: np.ndarray,
     degree: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The whole least-squares problem as a triangle [m, m] and its target [m, D].
+) -> np.ndarray:
+    """The triangle of the rows sqrt(w_n) [B_n[:, 0], x_n - mean], at most [m, m + D].
 
-    For each c the N rows of B[:, c], which vanish but for a >= c, are reduced on their own; what
-    is kept does not grow with N.
+    A triangle is stacked with the next block of images: nothing grows with N.
     """
-    m, d = indices.shape
-    beta = sigma / scale
-    columns = [np.flatnonzero(np.all(indices >= c, axis=1)) for c in indices]
-    kept: list[Any] = [np.zeros((0, len(chosen))) for chosen in columns]
-    target = np.zeros((0, d))
+    m = math.comb(len(mean) + degree, degree)
+    r = np.zeros((0, m + len(mean)))
     for x, q in axes.blocks(flat, p):
-        root = np.sqrt(q)[:, None]
-        tables = _expected((x - mean) / scale, np.sqrt(np.maximum(1 - beta**2, 0)), degree)
-        for number, (c, chosen) in enumerate(zip(indices, columns, strict=True)):
-            b = np.ones((len(x), len(chosen)))
-            for j in np.flatnonzero(indices[chosen].any(0)):
-                # He_a(alpha + beta z) = sum_c C(a, c) gamma^(a-c) He_{a-c}(alpha / gamma) beta^c
-                # He_c(z): divided by sqrt(a!), with psi_c = He_c / sqrt(c!), sqrt(C(a, c)) beta^c
-                # is left beside the normalised He_{a-c}.
-                a = indices[chosen, j]
-                binomial = np.array([math.comb(int(n), int(c[j])) for n in a], float)
-                b *= tables[a - c[j], :, j].T * (np.sqrt(binomial) * beta[j] ** c[j])
-            rows = np.concatenate([kept[number], root * b])
-            if number == 0:  # c = 0: the part of h that the noise leaves, which alone meets x
-                kept[0], target = _triangle(rows, np.concatenate([target, root * (x - mean)]))
-            else:
-                kept[number] = np.linalg.qr(rows, mode="r")
-    whole = np.zeros((sum(map(len, kept)), m))
-    start = 0
-    for r, chosen in zip(kept, columns, strict=True):
-        whole[start : start + len(r), chosen] = r
-        start += len(r)
-    return _triangle(whole, np.concatenate([target, np.zeros((len(whole) - len(target), d))]))
+        b = _basis((x - mean) / scale, (variance / scale**2)[None], degree, np)
+        rows = np.sqrt(q)[:, None] * np.concatenate([b, x - mean], axis=1)
+        r = _triangle([r, rows], m)
+    return r
 
 
-def _triangle(rows: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R and Q^T target of least-squares rows: the same problem in at most m rows."""
-    q, r = np.linalg.qr(rows)
-    return r, q.T @ target
+def _shifts(d: int, degree: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For every c: c, the columns a >= c, and prod_j sqrt(C(a_j, c_j)) of each."""
+    indices = multi_indices(d, degree)
+    found = []
+    for c in indices:
+        columns = np.flatnonzero(np.all(indices >= c, axis=1))
+        on = np.flatnonzero(c)
+        root = np.sqrt(np.prod(scipy.special.binom(indices[columns][:, on], c[on]), axis=1))
+        found.append((c, columns, root))
+    return found
 
 
-def _expected(alpha: np.ndarray, gamma: np.ndarray, degree: int) -> np.ndarray:
-    """E_z[He_n(alpha + beta z)] / sqrt(n!) = gamma^n He_n(alpha / gamma) / sqrt(n!), [k + 1, N, D].
+def _all_rows(
+    triangle: np.ndarray,
+    shifts: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    beta: np.ndarray,
+    ridge: float,
+) -> np.ndarray:
+    """The whole least-squares problem as one triangle [m, m + D], its target in the last D columns.
 
-    With gamma^2 = 1 - beta^2: sqrt(n) e_n = alpha e_{n-1} - gamma^2 sqrt(n-1) e_{n-2}.
+    He_a(alpha + beta z) = sum_c C(a, c) E_z[He_{a-c}(alpha + beta z)] beta^c He_c(z), so that
+
+        B_n[a, c] = sqrt(C(a, c)) beta^c B_n[a - c, 0],
+
+    and a - c runs through the first indices, in their order: the rows of every c are the leading
+    part of the triangle for c = 0, scaled. They meet no x: noise that h passes on is error.
     """
-    tables = [np.ones_like(alpha), alpha]
-    for n in range(2, degree + 1):
-        tables.append(
-            (alpha * tables[-1] - gamma**2 * math.sqrt(n - 1) * tables[-2]) / math.sqrt(n)
-        )
-    return np.stack(tables[: degree + 1])
+    m = len(shifts)
+    penalty = np.zeros((m - 1 if ridge else 0, triangle.shape[1]))
+    np.fill_diagonal(penalty[:, 1:], np.sqrt(ridge))
+    waiting, count = [penalty, triangle], len(triangle)
+    for c, columns, root in shifts[1:]:
+        size = len(columns)
+        rows = np.zeros((min(size, len(triangle)), triangle.shape[1]))
+        rows[:, columns] = triangle[:size, :size] * (root * np.prod(beta**c))
+        waiting.append(rows)
+        count += len(rows)
+        if count > _WAITING * m:
+            waiting, count = [_triangle(waiting, m)], m
+    return _triangle(waiting, m)
+
+
+def _triangle(parts: list[np.ndarray], m: int) -> np.ndarray:
+    """The stacked rows of a least-squares problem of m unknowns in at most m rows, by QR.
+
+    The rows after the m-th would hold the target's residual alone.
+    """
+    r: Any = np.linalg.qr(np.concatenate(parts), mode="r")
+    return r[:m]

@@ -23,6 +23,10 @@ from jdiff._exact import dot
 from jdiff.denoisers import axes, ridge_sums
 from jdiff.denoisers.levels import by_level
 
+# Folded into the key of a fit, as training and sampling fold theirs in: without it the noise of
+# image 0 at the first level would be the noise that samples start from under the same key.
+FIT = 2
+
 # Rows of noisy images that are multiplied at a time; memory does not grow with their number.
 _BLOCK = 2048
 
@@ -87,7 +91,7 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         images, p = axes.training_set(images, weights)
         degree = _check.integer("degree", degree)
         levels = _check.levels("sigmas", sigmas)
-        _check.key("key", key)
+        key = jax.random.fold_in(_check.key("key", key), FIT)
         m = _check.integer("num_features", num_features)
         ridge = _check.number("ridge", ridge, above=0, closed="[")
         n, d = len(images), int(np.prod(images.shape[1:]))
@@ -98,10 +102,9 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         solved = []
         for t, sigma in enumerate(levels):
             sums = ridge_sums.Sums()
-            for rows, q, numbers in blocks(images.reshape(n, d), p, _BLOCK):
-                for draw in range(num_draws):
-                    noise_key = jax.random.fold_in(jax.random.fold_in(key, t + 1), draw)
-                    sums.add(_block_sums(projection, rows, q, numbers, noise_key, sigma, degree))
+            noise_key = jax.random.fold_in(key, t + 1)
+            for block in blocks(images.reshape(n, d), p, num_draws, _BLOCK):
+                sums.add(_block_sums(projection, *block, noise_key, sigma, degree))
             solved.append(ridge_sums.solve(sums.parts, ridge, f"sigmas[{t}] = {sigma:.6g}"))
         coefficients, offset = (np.stack(part) for part in zip(*solved, strict=True))
         return cls(
@@ -150,22 +153,32 @@ def features(projection: jax.Array, y: jax.Array, degree: int) -> jax.Array:
     return (r / jnp.where(largest > 0, largest, 1)) ** degree
 
 
-def noise_of(key: jax.Array, numbers: jax.Array, d: int) -> jax.Array:
-    """The noise of images by their number, [B, d]: it does not depend on the block."""
-    one = lambda number: jax.random.normal(jax.random.fold_in(key, number), (d,), jnp.float32)
-    return jax.vmap(one)(numbers)
+def noise_of(key: jax.Array, draws: jax.Array, numbers: jax.Array, d: int) -> jax.Array:
+    """The noise of a draw of an image, [B, d]: it does not depend on the block."""
+
+    def one(draw: jax.Array, number: jax.Array) -> jax.Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, draw), number)
+        return jax.random.normal(own, (d,), jnp.float32)
+
+    return jax.vmap(one)(draws, numbers)
 
 
 def blocks(
-    flat: np.ndarray, p: np.ndarray, size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(rows, weights, numbers) of images, all of one size: the last padded with weight 0."""
-    size = min(size, len(flat))
-    for start in range(0, len(flat), size):
-        numbers = np.arange(start, start + size)
-        taken = np.minimum(numbers, len(flat) - 1)
-        weights = np.where(numbers < len(flat), p[taken], 0) * len(flat)
-        yield flat[taken], weights.astype(np.float32), numbers.astype(np.int32)
+    flat: np.ndarray, p: np.ndarray, num_draws: int, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """(images, weights, draws, numbers) of all draws of all images, in blocks of one size.
+
+    The last block is padded with weight 0.
+    """
+    n = len(flat)
+    total = n * num_draws
+    size = min(size, total)
+    for start in range(0, total, size):
+        places = np.arange(start, start + size)
+        draws, numbers = np.divmod(places, n)
+        weights = np.where(places < total, p[numbers], 0) * n
+        as_int = lambda a: a.astype(np.int32)
+        yield flat[numbers], weights.astype(np.float32), as_int(draws), as_int(numbers)
 
 
 @functools.partial(jax.jit, static_argnames="degree")
@@ -173,6 +186,7 @@ def _block_sums(
     projection: jax.Array,
     rows: jax.Array,
     weights: jax.Array,
+    draws: jax.Array,
     numbers: jax.Array,
     key: jax.Array,
     sigma: jax.Array,
@@ -180,7 +194,7 @@ def _block_sums(
 ) -> tuple[jax.Array, ...]:
     """One block's part of the sums; sigma is traced, so that all levels share a compilation."""
     x = _pixels.to_model(rows)
-    y = x + sigma * noise_of(key, numbers, x.shape[1])
+    y = x + sigma * noise_of(key, draws, numbers, x.shape[1])
     h = features(projection, y, degree)
     weighted = h * weights[:, None]
     sums = dot(weighted.T, h), dot(weighted.T, x), weighted.sum(0)

@@ -8,7 +8,7 @@ import pytest
 import jdiff
 from jdiff.denoisers import PatchPolynomialDenoiser, RandomPolynomialDenoiser, patch_polynomial
 from jdiff.denoisers.patch_polynomial import PAPER_NUM_FEATURES, PAPER_PATCH_SIZES
-from jdiff.denoisers.random_polynomial import noise_of
+from jdiff.denoisers.random_polynomial import FIT, noise_of
 
 call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
 SHAPE = (4, 3, 2)
@@ -33,10 +33,9 @@ def test_each_pixel_is_a_regression_on_its_window(side):
     denoiser = fit((None, side))
     x, sigma = IMAGES / 127.5 - 1, 0.4
     r = np.asarray(denoiser.projections[1], np.float64)
+    of_level = jax.random.fold_in(jax.random.fold_in(key(), FIT), 2)
     noise = [
-        np.asarray(
-            noise_of(jax.random.fold_in(jax.random.fold_in(key(), 2), draw), jnp.arange(30), 24)
-        ).reshape(x.shape)
+        np.asarray(noise_of(of_level, jnp.full(30, draw), jnp.arange(30), 24)).reshape(x.shape)
         for draw in range(2)
     ]
     y = np.concatenate([x + sigma * z for z in noise])
@@ -83,9 +82,9 @@ def test_the_answer_does_not_depend_on_the_blocks(monkeypatch):
     whole, shapes = fit(), set()
     real = patch_polynomial._window_sums
 
-    def counted(projection, place, inside, targets, rows, *args, **options):
-        shapes.add((place.shape[0], rows.shape[0]))
-        return real(projection, place, inside, targets, rows, *args, **options)
+    def counted(projection, pixels, rows, *args, **options):
+        shapes.add((pixels.shape[0], rows.shape[0]))
+        return real(projection, pixels, rows, *args, **options)
 
     monkeypatch.setattr(patch_polynomial, "_ROOM", 6 * 36)  # Gram matrices of six pixels
     monkeypatch.setattr(patch_polynomial, "_window_sums", counted)

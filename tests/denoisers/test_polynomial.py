@@ -1,15 +1,17 @@
 """Polynomial denoisers against quadrature in float64, and what they see of their data."""
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import jdiff
 from jdiff import noise
-from jdiff.denoisers import LinearDenoiser, OptimalDenoiser, PolynomialDenoiser
+from jdiff.denoisers import LinearDenoiser, OptimalDenoiser, PolynomialDenoiser, axes, polynomial
 from jdiff.denoisers.polynomial import MAX_FUNCTIONS, multi_indices
 
 call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
@@ -82,13 +84,91 @@ def test_gauss_hermite_points_are_a_gaussian_to_it(degree):
 
 
 def test_only_moments_up_to_twice_the_degree_matter():
-    fit = lambda k, n: PolynomialDenoiser.fit(
-        gauss_hermite(n)[0], k, KARRAS, weights=gauss_hermite(n)[1]
+    def fit(n):  # n Gauss-Legendre points have the uniform moments up to order 2 n - 1
+        points, weights = np.polynomial.legendre.leggauss(n)
+        return PolynomialDenoiser.fit(points.reshape(-1, 1, 1, 1), 3, KARRAS, weights)
+
+    # Four and eight points agree up to order 7; three differ from them, up to 6, in the sixth
+    # moment alone. (On the moments of a Gaussian the sixth would not matter: there D is linear as
+    # soon as those up to degree + 1 agree.)
+    three, four, eight = fit(3), fit(4), fit(8)
+    np.testing.assert_allclose(four.coefficients, eight.coefficients, atol=1e-5)
+    assert np.abs(np.asarray(three.coefficients - eight.coefficients)).max() > 0.01
+    a, b, c = (jdiff.sample(d, jax.random.key(3), 200) for d in (four, eight, three))
+    # float32 rounding through 18 steps that start at 80.
+    np.testing.assert_allclose(a, b, atol=1e-4)
+    assert np.abs(np.asarray(c - b)).max() > 0.01
+
+
+def test_four_points_generate_a_continuous_gaussian():
+    """The sampler multiplies by the gain of every step; OptimalDenoiser returns the points."""
+    points, weights = gauss_hermite(3)
+    n, sigmas = 20_000, KARRAS.astype(np.float64)
+    s, s_next = sigmas[:-1], sigmas[1:]
+    gain = 1 / (1 + s**2)
+    deviation = s[0] * np.prod(gain + s_next / s * (1 - gain))
+    denoisers = (
+        PolynomialDenoiser.fit(points, 3, KARRAS, weights=weights),
+        OptimalDenoiser.fit(points, weights=weights),
     )
-    # Three and eight points agree up to order 5, two and eight only up to order 3.
-    np.testing.assert_allclose(fit(2, 2).coefficients, fit(2, 7).coefficients, atol=1e-5)
-    two, eight = (np.asarray(fit(3, n).coefficients) for n in (1, 7))
-    assert np.abs(two - eight).max() > 0.1
+    gaussian, copies = (
+        np.asarray(jdiff.sample(d, jax.random.key(0), n), np.float64).ravel() / deviation
+        for d in denoisers
+    )
+    # Kurtosis of n Gaussian values has the deviation sqrt(24 / n) = 0.035: four of them, 6e-5.
+    assert np.mean(gaussian**4) / np.mean(gaussian**2) ** 2 == pytest.approx(3, abs=0.14)
+    # The points have a kurtosis of 3 too: it is the distribution that tells them apart.
+    assert scipy.stats.kstest(gaussian, "norm").pvalue > 1e-4
+    assert scipy.stats.kstest(copies, "norm").pvalue < 1e-12
+
+
+def solve_exactly(a, b):
+    """Gauss-Jordan elimination in fractions."""
+    rows = [[*row, right] for row, right in zip(a, b, strict=True)]
+    for i in range(len(rows)):
+        pivot = next(j for j in range(i, len(rows)) if rows[j][i])
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [v / rows[i][i] for v in rows[i]]
+        for j in range(len(rows)):
+            if j != i:
+                rows[j] = [v - rows[j][i] * u for v, u in zip(rows[j], rows[i], strict=True)]
+    return [row[-1] for row in rows]
+
+
+@pytest.mark.parametrize("degree", [3, 5, 7])
+def test_two_points_down_to_the_last_level_in_exact_arithmetic(degree, rng):
+    """At 0.002 and degree 7 the basis has a condition number of 3e9; rationals have none."""
+    denoiser = PolynomialDenoiser.fit(TWO, degree, KARRAS)
+    # E z^i, i even, and E x^e y^n of y = x + s z, x = -1 or 1: even powers of x and z survive.
+    odd = lambda i: math.prod(range(1, i, 2))
+    moment = lambda n, e, s: sum(
+        math.comb(n, i) * odd(i) * s**i for i in range(0, n + 1, 2) if (n - i + e) % 2 == 0
+    )
+    orders = range(degree + 1)
+    for sigma in KARRAS[[0, 8, 15, 16, 17]]:
+        s = Fraction(float(sigma))
+        gram = [[Fraction(moment(i + j, 0, s)) for j in orders] for i in orders]
+        c = solve_exactly(gram, [Fraction(moment(i, 1, s)) for i in orders])
+        y = (rng.choice([-1, 1], 30) + sigma * rng.normal(size=30)).astype(np.float32)
+        expected = [float(sum(c[i] * Fraction(float(v)) ** i for i in orders)) for v in y]
+        found = call(denoiser, jnp.asarray(y.reshape(-1, 1, 1, 1)), jnp.float32(sigma))
+        # Coefficients of up to 57 in float32: 57 * 6e-8, a few times.
+        np.testing.assert_allclose(np.ravel(found), expected, atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"), [(axes, "_BLOCK", 7), (polynomial, "_WAITING", 1)]
+)
+def test_reducing_in_parts_changes_nothing(where, name, value, rng, monkeypatch):
+    x, w = rng.normal(size=(40, 1, 1, 2)), rng.uniform(0.1, 1, 40)
+    fit = lambda: PolynomialDenoiser.fit(x, 3, [3.0, 0.2], w, ridge=1e-3).coefficients
+    triangles = []
+    count = polynomial._triangle
+    monkeypatch.setattr(polynomial, "_triangle", lambda *a: triangles.append(1) or count(*a))
+    whole, once = fit(), len(triangles)
+    monkeypatch.setattr(where, name, value)
+    np.testing.assert_allclose(fit(), whole, atol=1e-6)
+    assert len(triangles) > 2 * once + 2
 
 
 def test_an_odd_target_has_an_odd_denoiser_that_nears_the_optimal_one():
@@ -105,11 +185,12 @@ def test_an_odd_target_has_an_odd_denoiser_that_nears_the_optimal_one():
     assert all(b < 0.7 * a for a, b in zip(errors, errors[1:], strict=False)), errors
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.05])
 @pytest.mark.parametrize("degree", [1, 2, 3])
-def test_no_other_polynomial_has_a_smaller_error(degree, rng):
-    """The exact expected loss, by quadrature, in all directions from the fit."""
+def test_no_other_polynomial_has_a_smaller_error(degree, ridge, rng):
+    """The exact expected loss, by quadrature, and the ridge, in all directions from the fit."""
     x, sigma = rng.normal(size=(7, 1)), 0.5
-    denoiser = PolynomialDenoiser.fit(x.reshape(-1, 1, 1, 1), degree, [sigma])
+    denoiser = PolynomialDenoiser.fit(x.reshape(-1, 1, 1, 1), degree, [sigma], ridge=ridge)
     z, v = np.polynomial.hermite_e.hermegauss(2 * degree + 2)
     y = (x + sigma * z[None]).reshape(-1)
     weight = np.tile(v / v.sum(), 7) / 7
@@ -119,7 +200,9 @@ def test_no_other_polynomial_has_a_smaller_error(degree, rng):
          for n in range(degree + 1)], 1
     )  # fmt: skip
     c = np.asarray(denoiser.coefficients, np.float64)[0]
-    loss = lambda c: weight @ (np.repeat(x[:, 0], len(z)) - (h @ c)[:, 0]) ** 2
+    loss = lambda c: (
+        weight @ (np.repeat(x[:, 0], len(z)) - (h @ c)[:, 0]) ** 2 + ridge * np.sum(c[1:] ** 2)
+    )
     best = loss(c)
     for direction in np.eye(degree + 1):
         for step in (-1e-2, 1e-2):
@@ -173,10 +256,14 @@ def test_digits_of_degree_two_are_within_the_limit():
 
 
 def test_a_singular_level_names_itself_and_a_ridge_helps():
-    # Two points and a degree of 13: polynomials that vanish on both to high order.
-    with pytest.raises(ValueError, match=r"sigmas\[\d+\] = .* singular on this data .*ridge=1e-10"):
-        PolynomialDenoiser.fit(TWO, 13, KARRAS)
-    fitted = PolynomialDenoiser.fit(TWO, 13, KARRAS, ridge=1e-8)
+    # Polynomials that vanish on both points to high order: the noise hardly tells them apart.
+    message = (
+        r"sigmas\[17\] = 0.002: the 10 basis functions of degree 9 are singular on this data "
+        r"\(ratio 2.*e-12\); a ridge, for example ridge=1e-10, bounds the coefficients"
+    )
+    with pytest.raises(ValueError, match=message):
+        PolynomialDenoiser.fit(TWO, 9, KARRAS)
+    fitted = PolynomialDenoiser.fit(TWO, 9, KARRAS, ridge=1e-10)
     x_hat = call(fitted, jnp.asarray(TWO, jnp.float32), jnp.float32(KARRAS[-2]))
     np.testing.assert_allclose(x_hat, TWO, atol=1e-2)
 

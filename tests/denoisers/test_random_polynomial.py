@@ -7,7 +7,7 @@ import pytest
 
 import jdiff
 from jdiff.denoisers import PatchPolynomialDenoiser, RandomPolynomialDenoiser, random_polynomial
-from jdiff.denoisers.random_polynomial import draw_projection, features, noise_of
+from jdiff.denoisers.random_polynomial import FIT, draw_projection, features, noise_of
 
 call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
 SHAPE = (3, 5, 2)
@@ -19,8 +19,9 @@ key = lambda: jax.random.key(3)
 
 def draws_of(level: int, draw: int, num: int, d: int) -> np.ndarray:
     """The noise that a fit uses, [N, D]."""
-    of_level = jax.random.fold_in(jax.random.fold_in(key(), level + 1), draw)
-    return np.asarray(noise_of(of_level, jnp.arange(num), d), np.float64)
+    fit_key = jax.random.fold_in(key(), FIT)
+    of_level = jax.random.fold_in(fit_key, level + 1)
+    return np.asarray(noise_of(of_level, jnp.full(num, draw), jnp.arange(num), d), np.float64)
 
 
 def regression(h, x, w, ridge):
