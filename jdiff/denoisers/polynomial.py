@@ -220,8 +220,8 @@ def _shifts(d: int, degree: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarra
     indices = multi_indices(d, degree)
     found = []
     for c in indices:
-        columns = np.flatnonzero(np.all(indices >= c, axis=1))
         on = np.flatnonzero(c)
+        columns = np.flatnonzero(np.all(indices[:, on] >= c[on], axis=1))
         root = np.sqrt(np.prod(scipy.special.binom(indices[columns][:, on], c[on]), axis=1))
         found.append((c, columns, root))
     return found
