@@ -197,10 +197,10 @@ def windows(image: jax.Array, pixels: jax.Array | np.ndarray, side: int) -> jax.
     """
     _, width, channels = image.shape
     padded = jnp.pad(image, ((side // 2, side // 2), (side // 2, side // 2), (0, 0)))
-    cut = lambda p: jax.lax.dynamic_slice(
-        padded, (p // width, p % width, 0), (side, side, channels)
-    ).reshape(-1)
-    return jax.vmap(cut)(jnp.asarray(pixels, jnp.int32))
+    pixels = jnp.asarray(pixels, jnp.int32)
+    corners = jnp.stack([pixels // width, pixels % width, jnp.zeros_like(pixels)], axis=1)
+    cut = lambda corner: jax.lax.dynamic_slice(padded, corner, (side, side, channels)).reshape(-1)
+    return jax.vmap(cut)(corners)
 
 
 def _per_level(name: str, values: Any, num_levels: int) -> tuple:
