@@ -22,7 +22,14 @@ from jdiff import _check, _pixels
 from jdiff._exact import dot, einsum
 from jdiff.denoisers import axes, ridge_sums
 from jdiff.denoisers.levels import by_level
-from jdiff.denoisers.random_polynomial import FIT, blocks, draw_projection, features, noise_of
+from jdiff.denoisers.random_polynomial import (
+    FIT,
+    blocks,
+    default_draws,
+    draw_projection,
+    features,
+    noise_of,
+)
 
 # The published windows for 64-pixel images at ten levels (None: all 64). Of the features only the
 # ends, 1024 and 8, are published: between them they are taken geometrically.
@@ -79,7 +86,8 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
           key: a typed threefry key, of the projections and of the noise.
           num_features: m, for all levels or for each.
           weights: [N] probabilities up to a factor, not negative; None weighs all alike.
-          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m.
+          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m, with
+            N = 1 / sum of squared probabilities, the effective number of images.
           ridge: in units of the mean diagonal of Cov(h, h).
 
         Raises:
@@ -123,7 +131,7 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
         flat = images.reshape(len(images), -1)
         fitted = []
         for t, (sigma, side, m) in enumerate(zip(levels, sides, counts, strict=True)):
-            draws = -(-32 * m // len(images)) if num_draws is None else num_draws
+            draws = default_draws(m, p) if num_draws is None else num_draws
             size = flat.shape[1] if side is None else side * side * shape[2]
             projection = draw_projection(jax.random.fold_in(key, 0), m, size)
             noise_key = jax.random.fold_in(key, t + 1)

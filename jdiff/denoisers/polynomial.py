@@ -42,6 +42,7 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
     Attributes:
       sigmas: [T] decreasing, the levels it was fitted at.
       mean: [D], model units.
+      deviation: [D], of the clean data.
       scale: [T, D], the deviation of each noisy value.
       coefficients: [T, m, D], in the order of `multi_indices(D, degree)`.
       degree: k.
@@ -50,6 +51,7 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
 
     sigmas: jax.Array
     mean: jax.Array
+    deviation: jax.Array
     scale: jax.Array
     coefficients: jax.Array
     degree: int = flax.struct.field(pytree_node=False)
@@ -115,6 +117,7 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
         return cls(
             jnp.asarray(levels),
             jnp.asarray(mean, jnp.float32),
+            jnp.asarray(np.sqrt(variance), jnp.float32),
             jnp.asarray(scale, jnp.float32),
             jnp.asarray(np.stack(coefficients), jnp.float32),
             degree,

@@ -10,6 +10,7 @@ Reference: Levine and Weiss 2026, arXiv 2605.16415 (polynomial denoisers of imag
 """
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,7 +73,8 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
           key: a typed threefry key, of R and of the noise.
           num_features: m.
           weights: [N] probabilities up to a factor, not negative; None weighs all alike.
-          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m.
+          num_draws: noise draws an image and level; default so many that N num_draws >= 32 m, with
+            N = 1 / sum of squared probabilities, the effective number of images.
           ridge: in units of the mean diagonal of Cov(h, h).
 
         Raises:
@@ -96,7 +98,7 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         ridge = _check.number("ridge", ridge, above=0, closed="[")
         n, d = len(images), int(np.prod(images.shape[1:]))
         if num_draws is None:
-            num_draws = -(-32 * m // n)
+            num_draws = default_draws(m, p)
         num_draws = _check.integer("num_draws", num_draws)
         projection = draw_projection(jax.random.fold_in(key, 0), m, d)
         solved = []
@@ -141,6 +143,11 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         return (dot(h, self.coefficients[level]) + self.offset[level][None]).reshape(y.shape)
 
 
+def default_draws(m: int, p: np.ndarray) -> int:
+    """Noise draws an image that give 32 draws a feature, by the effective number of images."""
+    return max(1, math.ceil(32 * m * float(np.sum(p**2)) - 1e-9))
+
+
 def draw_projection(key: jax.Array, m: int, d: int) -> jax.Array:
     """R, [m, d] standard normals over sqrt(d)."""
     return jax.random.normal(key, (m, d), jnp.float32) / np.float32(np.sqrt(d))
@@ -168,14 +175,16 @@ def blocks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """(images, weights, draws, numbers) of all draws of all images, in blocks of one size.
 
-    The last block is padded with weight 0.
+    The last block is padded with weight 0; images of weight 0 are left out.
     """
-    n = len(flat)
+    kept = np.flatnonzero(p)
+    n = len(kept)
     total = n * num_draws
     size = min(size, total)
     for start in range(0, total, size):
         places = np.arange(start, start + size)
-        draws, numbers = np.divmod(places, n)
+        draws, which = np.divmod(places, n)
+        numbers = kept[which]
         weights = np.where(places < total, p[numbers], 0) * n
         as_int = lambda a: a.astype(np.int32)
         yield flat[numbers], weights.astype(np.float32), as_int(draws), as_int(numbers)

@@ -52,7 +52,7 @@ def solve(parts: Any, ridge: float, level: str) -> tuple[np.ndarray, np.ndarray]
     covariance, cross = hh / weight - np.outer(h, h), hx / weight - np.outer(h, x)
     m = len(h)
     scale = np.trace(covariance) / m
-    if scale <= 0:  # constant features
+    if scale <= 1e-6 * np.trace(hh) / weight / m:  # constant features, up to float32 rounding
         return np.zeros_like(cross), x
     covariance[np.diag_indices(m)] += ridge * scale
     lapack: Any = scipy.linalg.lapack

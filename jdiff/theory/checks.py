@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEAST_SAMPLES = 20
 # Axes below this share of the largest variance are not tested: float32 samples show rounding.
 SIGNIFICANT = 1e-6
+# Variances below this, model units squared, are rounding of float32 values near 1.
+POINT = 1e-13
 # Share of the law's variance that may lie outside its axes: float32 rounding of samples of size 1
 # in axes rounded to float32 leaves 1e-13 to 1e-10.
 LEAKAGE = 1e-7
@@ -111,7 +113,8 @@ class Rows:
 
     def test(self, name: str, statistic: float, expected: float, p_value: Any, detail: str) -> None:
         """Adds a test with a p-value."""
-        p = float(min(1.0, p_value))
+        # A statistic that is no number is no agreement.
+        p = float(min(1.0, p_value)) if np.isfinite(p_value) and np.isfinite(statistic) else 0.0
         self._rows.append(CheckRow(name, float(statistic), float(expected), p, True, detail))
 
     def fact(self, name: str, statistic: float, expected: float, passed: bool, detail: str) -> None:
@@ -177,8 +180,8 @@ def admit(samples: Any, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, 
 
 
 def significant(eigenvalues: np.ndarray) -> np.ndarray:
-    """Which axes are tested, bool [m]."""
-    return eigenvalues > SIGNIFICANT * max(eigenvalues[0], np.finfo(float).tiny)
+    """Which axes are tested, bool [m]; none of a law that float32 cannot tell from a point."""
+    return eigenvalues > max(SIGNIFICANT * max(eigenvalues, default=0.0), POINT)
 
 
 def overflow(tests: Rows, overflowed: int, num_samples: int) -> None:
@@ -196,13 +199,19 @@ def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha:
     x, came, overflowed = admit(samples, law.image_shape)
     x = x - law.mean.reshape(1, -1)
     n = len(x)
+    overflow(tests, overflowed, came)
     kept = significant(law.eigenvalues)
     l = law.eigenvalues[kept]
     r = len(l)
+    if r == 0:
+        away, scale = float(np.abs(x).max()), 1 + float(np.abs(law.mean).max())
+        tests.fact(
+            "point", away, 0, away <= 1e-5 * scale, "largest distance of a value to the one point"
+        )
+        return tests.finish(f"Gaussian law of {law.about}", came, overflowed)
     projected = law.axes.project(x)
     u = projected[:, kept] / np.sqrt(l)
 
-    overflow(tests, overflowed, came)
     t2 = n * float(np.sum(u.mean(0) ** 2))
     tests.test("mean", t2, r, _two_sided(stats.chi2(r), t2), f"n d^T C^+ d against chi^2_{r}")
 
@@ -236,6 +245,8 @@ def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha:
             "leakage", share, predicted / l.sum(), share <= bound,
             f"share of variance outside the predicted {r} axes (at most {bound:.2g})",
         )  # fmt: skip
+    if train is None and held_out is not None:
+        raise ValueError("held_out is compared by distances to training images: give train too.")
     if train is not None:
         _nearest(tests, law, x + law.mean.reshape(1, -1), train, held_out)
     return tests.finish(f"Gaussian law of {law.about}", came, overflowed)

@@ -170,6 +170,11 @@ class GaussianLaw:
           samples: finite, [n, H, W, C], n >= 2.
         """
         kept = checks.significant(self.eigenvalues)
+        if len(np.asarray(samples)) < 2 or not kept.any():
+            raise ValueError(
+                "distance needs at least 2 samples, and a law of which some axis varies; got "
+                f"{len(np.asarray(samples))} samples and {int(kept.sum())} axes."
+            )
         u = self.coordinates(samples)[:, kept] / np.sqrt(self.eigenvalues[kept])
         n = len(u)
         normal = special.ndtri((np.arange(n) + 0.5) / n)

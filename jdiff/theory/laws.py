@@ -72,8 +72,9 @@ def law(denoiser: Any, sigmas: Any = None, solver: str = "ddim") -> Any:
     Args:
       denoiser: a closed form that has a law:
         LinearDenoiser, LocalLinearDenoiser, EquivariantLinearDenoiser, BottleneckDenoiser with a
-        linear code and decoder, PolynomialDenoiser of degree 1: a GaussianLaw;
-        PolynomialDenoiser in one dimension: a PushForwardLaw (ddim and heun);
+        linear code and decoder, PolynomialDenoiser of degree 1 in several dimensions: a
+        GaussianLaw; PolynomialDenoiser in one dimension: a PushForwardLaw (ddim and heun; under
+        ddpm only degree 1 has a law, a GaussianLaw);
         OptimalDenoiser and the other BottleneckDenoisers: an AtomsLaw, where samples lie.
       sigmas: grid [T + 1] decreasing to 0; None takes what `jdiff.sample` takes.
       solver: "ddim", "heun" or "ddpm" (eta = 1).
@@ -158,13 +159,15 @@ def _of(denoiser: Any) -> Callable[[np.ndarray, str], Any]:
         case OptimalDenoiser():
             return lambda sigmas, solver: atoms.optimal(denoiser, sigmas)
         case PolynomialDenoiser() if np.prod(denoiser.image_shape) == 1:
-            return lambda sigmas, solver: _push_forward(denoiser, sigmas, solver)
+            return lambda sigmas, solver: _in_one_dimension(denoiser, sigmas, solver)
         case PolynomialDenoiser() if denoiser.degree == 1:
             return lambda sigmas, solver: linear.affine(denoiser, sigmas, solver)
     raise ValueError(f"denoiser {_without_law(denoiser)} Those that have a law: {_HAVE}")
 
 
-def _push_forward(denoiser: PolynomialDenoiser, sigmas: np.ndarray, solver: str) -> PushForwardLaw:
+def _in_one_dimension(denoiser: PolynomialDenoiser, sigmas: np.ndarray, solver: str) -> Any:
+    if solver == "ddpm" and denoiser.degree == 1:
+        return linear.affine(denoiser, sigmas, solver)
     if solver == "ddpm":
         raise ValueError(
             "solver 'ddpm' has no law for a polynomial denoiser: with fresh noise at each step the "

@@ -50,11 +50,16 @@ class PushForwardLaw:
         self._coefficients = np.asarray(denoiser.coefficients, np.float64)[..., 0]
         self._sigmas, self._solver = np.asarray(sigmas, np.float64), solver
         self.center = float(np.asarray(denoiser.mean)[0])
-        deviation = np.sqrt(max(self._scale[-1] ** 2 - self._levels[-1] ** 2, 0))
-        self.bound = float(10 * deviation if bound is None else bound)
+        if bound is None:  # of a single point there is no deviation: then what float32 tells apart
+            bound = max(10 * float(denoiser.deviation[0]), 1e-3 * (1 + abs(self.center)))
+        self.bound = float(bound)
         self.points = self.map(special.ndtri((np.arange(num_points) + 0.5) / num_points))
         inside = np.abs(self.points - self.center) <= self.bound
         self.escaped = float(1 - inside.mean())
+        if not inside.any():
+            raise ValueError(
+                f"bound {self.bound:.3g} holds none of the samples' mass: all of it escapes."
+            )
         self._sorted = np.sort(self.points[inside])
 
     def map(self, z: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check
-from jdiff.denoisers.protocol import Denoiser, check_denoiser, check_rows
+from jdiff.denoisers.protocol import Denoiser, check_denoiser, check_levels, check_rows
 from jdiff.metrics import nearest
 
 
@@ -37,6 +37,7 @@ def jacobian_spectrum(denoiser: Denoiser, y: Any, sigma: float) -> np.ndarray:
     y = jnp.asarray(y)
     check_rows("y", y, denoiser.image_shape)
     sigma = _check.number("sigma", float(sigma), above=0)
+    check_levels(denoiser, np.array([sigma, 0.0]))
     jacobian = np.asarray(_jacobian(denoiser, y, jnp.float32(sigma)), np.float64)
     d = int(np.prod(denoiser.image_shape))
     return np.linalg.svd(jacobian.reshape(len(y), d, d), compute_uv=False)
@@ -66,7 +67,8 @@ def local_spectrum(samples: Any, *, num_neighbors: int = 12) -> np.ndarray:
       from r on vanish as neighbourhoods shrink.
 
     Raises:
-      ValueError: if there are no more samples than neighbours.
+      ValueError: if there are no more samples than neighbours, or all are copies of each other
+        (neighbourhoods without spread do not count).
     """
     samples = np.asarray(samples)
     _check.integer("num_neighbors", num_neighbors, minimum=2, maximum=max(2, len(samples) - 1))
@@ -74,7 +76,13 @@ def local_spectrum(samples: Any, *, num_neighbors: int = 12) -> np.ndarray:
     found = nearest(flat, flat, num_neighbors, exclude_self=True)
     around = flat[found.indices]
     values = np.linalg.svd(around - around.mean(1, keepdims=True), compute_uv=False) ** 2
-    return np.mean(values / values.sum(1, keepdims=True), axis=0)
+    spread = values.sum(1) > 0
+    if not spread.any():
+        raise ValueError(
+            f"samples are copies of each other: none of {len(flat)} neighbourhoods of "
+            f"{num_neighbors} has any spread."
+        )
+    return np.mean(values[spread] / values[spread].sum(1, keepdims=True), axis=0)
 
 
 @jax.jit

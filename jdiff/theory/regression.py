@@ -66,6 +66,13 @@ class RegressionLaw:
             raise ValueError(f"basis must have shape ({d}, r); got {self.basis.shape}.")
         if not np.allclose(self.basis.T @ self.basis, np.eye(self.basis.shape[1]), atol=1e-5):
             raise ValueError("basis must have orthonormal columns.")
+        if not (np.isfinite(self.means).all() and np.isfinite(self.covariances).all()):
+            raise ValueError("means and covariances must be finite.")
+        if not np.allclose(self.covariances, np.swapaxes(self.covariances, 1, 2)):
+            raise ValueError("covariances must be symmetric.")
+        least = np.linalg.eigvalsh(self.covariances).min()
+        if least < -1e-9 * np.abs(self.covariances).max():
+            raise ValueError(f"covariances must not have negative eigenvalues; got {least:.3g}.")
         self._codes = self.means @ self.basis  # V^T m_k, [K, r]
         self._spread = np.einsum("di,kde,ej->kij", self.basis, self.covariances, self.basis)
         if np.linalg.eigvalsh(self._spread).min() <= 0:
@@ -146,9 +153,11 @@ class RegressionLaw:
         x, came, overflowed = checks.admit(samples, self.image_shape)
         checks.overflow(tests, overflowed, came)
         u = x @ self.basis
+        rounding = 1e-5 * (1 + float(np.abs(x).max()))  # of float32 samples
         off = float(np.sqrt(np.mean(np.sum((x - self.curve(u)) ** 2, 1))))
         tests.fact(
-            "on surface", off / self.residual, 0, off <= 0.05 * self.residual,
+            "on surface", off / max(self.residual, rounding), 0,
+            off <= max(0.05 * self.residual, rounding),
             f"rms distance to E[x | code] over the target's own, {self.residual:.3g}",
         )  # fmt: skip
         r = u.shape[1]

@@ -178,3 +178,14 @@ def test_bad_input(fit, change, error, message):
         cls, more = PatchPolynomialDenoiser, {"patch_sizes": (3,) * len(change.get("sigmas", [1]))}
     with pytest.raises(error, match=message):
         cls.fit(**{**given, **more, **change})
+
+
+@pytest.mark.core
+def test_images_of_weight_zero_are_not_counted_as_images():
+    weights = np.arange(40) < 5
+    few = RandomPolynomialDenoiser.fit(IMAGES[:5], 3, [0.4], key(), 8, ridge=1e-3)
+    same = RandomPolynomialDenoiser.fit(IMAGES, 3, [0.4], key(), 8, weights, ridge=1e-3)
+    # As many draws of the same noise: only the summation differs.
+    np.testing.assert_allclose(
+        call(same, Y, jnp.float32(0.4)), call(few, Y, jnp.float32(0.4)), atol=1e-4
+    )

@@ -105,3 +105,14 @@ def test_a_single_atom():
     predicted = AtomsLaw(one, [1.0], one.reshape(1, -1), 0.01)
     assert predicted.check(np.repeat(one, 20, 0)).passed
     assert not predicted.check(np.repeat(one, 20, 0) + 0.5).passed
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("weights", [None, np.r_[0.99, np.full(19, 0.01 / 19)]])
+def test_repeats_and_unequal_weights_are_visited_as_often_as_they_weigh(weights, rng):
+    points = rng.normal(size=(20, 1, 1, 2)).astype(np.float32)
+    if weights is None:
+        points = np.repeat(points[:4], 5, 0)
+    predicted = law(OptimalDenoiser.fit(points, weights), GRID)
+    found = predicted.check(predicted.sample(jax.random.key(0), 200))
+    assert found.passed, str(found)

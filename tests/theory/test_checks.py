@@ -208,3 +208,22 @@ def test_bonferroni_and_words():
     with pytest.raises(ValueError, match="name is 'fakt'. Did you mean 'fact'"):
         found.row("fakt")
     assert LawCheck("a", found.rows[3:], 30, 0, 0.01).passed
+
+
+@pytest.mark.core
+def test_a_statistic_that_is_no_number_passes_nothing():
+    tests = Rows(0.01)
+    tests.test("nan", float("nan"), 1, float("nan"), "")
+    assert not tests.finish("some law", 30, 0).passed
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("num", [1, 5], ids=["one image", "five alike"])
+def test_a_law_of_one_point(num):
+    images = np.full((num, 3, 3, 1), 7, np.uint8)
+    predicted = law(LinearDenoiser.fit(images), GRID)
+    found = predicted.check(predicted.sample(jax.random.key(0), 30))
+    assert found.passed, str(found)
+    assert "point" in predicted.check(np.zeros((30, 3, 3, 1))).failed
+    with pytest.raises(ValueError, match="distance needs at least 2 samples, and a law of which"):
+        predicted.distance(np.zeros((30, 3, 3, 1)))

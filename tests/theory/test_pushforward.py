@@ -194,3 +194,11 @@ def test_bad_input():
         predicted.check(np.zeros((3, 1, 1, 1), np.float32))
     with pytest.raises(ValueError, match=r"samples must have shape \[n, 1, 1, 1\]"):
         predicted.check(np.zeros((30, 1), np.float32))
+
+
+def test_a_narrow_target_far_from_zero_keeps_its_bound():
+    points = TWO * 1e-3 + 0.5
+    denoiser = PolynomialDenoiser.fit(points, 1, [80.0, 10.0, 0.0])
+    predicted = law(denoiser, [80.0, 10.0, 0.0])
+    assert predicted.bound == pytest.approx(0.01, rel=1e-3)
+    assert predicted.escaped == 0

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 import jdiff
-from jdiff.denoisers import BottleneckDenoiser, LinearDenoiser, NetworkDenoiser
+from jdiff.denoisers import (
+    BottleneckDenoiser,
+    LinearDenoiser,
+    NetworkDenoiser,
+    PolynomialDenoiser,
+)
 from jdiff.networks import BottleneckMLP
 from jdiff.theory import jacobian_rank, jacobian_spectrum, local_spectrum
 
@@ -71,3 +76,13 @@ def test_bad_input():
         jacobian_rank(denoiser, Y, 0.3, tolerance=0.0)
     with pytest.raises(ValueError, match="num_neighbors must be from 2 to 3; got 12"):
         local_spectrum(Y)
+
+
+def test_levels_that_were_not_fitted_and_copies_are_refused():
+    polynomial = PolynomialDenoiser.fit(IMAGES, 1, [0.5])
+    assert jacobian_rank(polynomial, Y, 0.5).shape == (4,)
+    with pytest.raises(ValueError, match="sigmas asks for level 0.7, but this PolynomialDenoiser"):
+        jacobian_rank(polynomial, Y, 0.7)
+    copies = np.repeat(np.asarray(Y[:2]), 20, 0)
+    with pytest.raises(ValueError, match="samples are copies of each other"):
+        local_spectrum(copies, num_neighbors=5)
