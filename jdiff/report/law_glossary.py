@@ -138,7 +138,7 @@ TESTS = {
     "the axis where they disagree most, with the predicted mean and variance.",
     "radius": "Squared distance of every sample from the mean, each axis in units of its predicted "
     "deviation, against χ². A Gaussian in many dimensions is a thin shell; real images lie inside "
-    "it and outside. This test alone tells the training set from the linear law’s samples.",
+    "it and outside. It rejects the training set even where mean and covariance are the law’s.",
     "leakage": "Share of the variance outside the axes that the law has.",
     "nearest": "Median distance to the nearest training image, against that of as many draws of "
     "the law. Samples that are copies fail it.",
