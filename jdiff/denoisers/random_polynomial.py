@@ -75,7 +75,9 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
           weights: [N] probabilities up to a factor, not negative; None weighs all alike.
           num_draws: noise draws an image and level; default so many that N num_draws >= 32 m, with
             N = 1 / sum of squared probabilities, the effective number of images.
-          ridge: in units of the mean diagonal of Cov(h, h).
+          ridge: in units of the mean diagonal of Cov(h, h). On digits (m = 256, 18 levels, five
+            keys) the samples' deviation, 0.75 in the data, is 0.7 at degree 3 with 1e-4; at degrees
+            5 and 7 it is 0.8 to 1.1 and 1.1 to 1.6, and with 1e-3 0.7 to 0.9 at all three.
 
         Raises:
           TypeError: on images of another dtype, numbers that are not whole, or another key.

@@ -151,3 +151,40 @@ def test_a_singular_gram_names_the_level():
     gray = IMAGES[..., :1]
     with pytest.raises(ValueError, match=r"sigmas\[0\] = 0.4: .*5 features is singular"):
         PatchPolynomialDenoiser.fit(gray, 1, [0.4], (1,), key(), 5, num_draws=2, ridge=0.0)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_parity_of_the_degree_and_floats_for_uint8(degree):
+    of = lambda images: PatchPolynomialDenoiser.fit(
+        images, degree, LEVELS, (None, 3), key(), 6, ridge=1e-3, num_draws=2
+    )
+    denoiser, floats = of(IMAGES), of(IMAGES.astype(np.float32) / 127.5 - 1)
+    for t, sigma in enumerate(LEVELS[:-1]):
+        at = lambda d, y, sigma=sigma: np.asarray(call(d, y, jnp.float32(sigma)))
+        offset = np.asarray(denoiser.offsets[t]).reshape(SHAPE)
+        turned = at(denoiser, -Y)
+        expected = at(denoiser, Y) if degree % 2 == 0 else 2 * offset - at(denoiser, Y)
+        np.testing.assert_allclose(turned, expected, atol=1e-5)
+        np.testing.assert_allclose(at(floats, Y), at(denoiser, Y), atol=1e-5)
+
+
+def test_large_windows_put_no_tables_into_the_program():
+    shape, side, m = (64, 64, 3), 55, 2
+    denoiser = PatchPolynomialDenoiser(
+        jnp.ones(1),
+        (jnp.zeros((m, side * side * 3)),),
+        (jnp.zeros((64 * 64, m, 3)),),
+        (jnp.zeros(64 * 64 * 3),),
+        3,
+        (side,),
+        shape,
+    )
+    # The places of all windows are 4096 x 9075 numbers: 148 MB, and twice that as text.
+    text = call.lower(denoiser, jnp.zeros((1, *shape)), jnp.float32(1)).as_text()
+    assert len(text) < 1e6
+
+
+def test_bad_features_of_a_late_level_fail_before_anything_is_fitted(monkeypatch):
+    monkeypatch.setattr(patch_polynomial, "_fit_level", lambda *_: pytest.fail("fitted"))
+    with pytest.raises(ValueError, match=r"num_features\[1\] must be at least 1; got 0"):
+        PatchPolynomialDenoiser.fit(IMAGES, 3, LEVELS, (None, 3), key(), (4, 0))

@@ -1,5 +1,7 @@
 """Random polynomial features against a float64 regression on the same draws."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 import jdiff
 from jdiff.denoisers import PatchPolynomialDenoiser, RandomPolynomialDenoiser, random_polynomial
 from jdiff.denoisers.random_polynomial import FIT, draw_projection, features, noise_of
+from jdiff.sampling.sampler import SAMPLE
+from jdiff.training import TRAIN
 
 call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
 SHAPE = (3, 5, 2)
@@ -189,3 +193,23 @@ def test_images_of_weight_zero_are_not_counted_as_images():
     np.testing.assert_allclose(
         call(same, Y, jnp.float32(0.4)), call(few, Y, jnp.float32(0.4)), atol=1e-4
     )
+
+
+@pytest.mark.core
+def test_one_key_never_gives_a_fit_and_sampling_or_training_the_same_noise():
+    # A sample starts from fold(fold(fold(key, SAMPLE), i), 0), a fit draws from
+    # fold(fold(fold(fold(key, FIT), level + 1), draw), number): without FIT these coincide.
+    assert FIT not in (SAMPLE, TRAIN)
+    fold = jax.random.fold_in
+    start = [fold(fold(fold(key(), SAMPLE), i), 0) for i in range(4)]
+    starts = np.stack([jax.random.normal(k, (30,)) for k in start])
+    for level in range(2):
+        drawn = np.concatenate([draws_of(level, draw, 2, 30) for draw in range(4)])
+        assert np.abs(starts[:, None] - drawn).max(-1).min() > 0.1
+
+
+def test_all_levels_share_a_compilation():
+    compiled: Any = random_polynomial._block_sums
+    compiled.clear_cache()
+    RandomPolynomialDenoiser.fit(IMAGES, 3, [2.0, 0.9, 0.4, 0.1], key(), 11, ridge=1e-3)
+    assert compiled._cache_size() == 1
