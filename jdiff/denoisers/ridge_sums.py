@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-# Reciprocal condition number below which float32 sums say nothing of the smallest directions.
-_SINGULAR = 1e-9
+# Smallest direction, in units of the mean diagonal, that float32 sums can tell from rounding.
+_RESOLVED = 4 * float(np.finfo(np.float32).eps)
 
 
 class Sums:
@@ -57,10 +57,10 @@ def solve(parts: Any, ridge: float, level: str) -> tuple[np.ndarray, np.ndarray]
     covariance[np.diag_indices(m)] += ridge * scale
     lapack: Any = scipy.linalg.lapack
     factor, failed = lapack.dpotrf(covariance, lower=1)
-    rcond = 0.0
+    rcond, norm = 0.0, np.abs(covariance).sum(0).max()
     if not failed:
-        rcond = float(lapack.dpocon(factor, np.abs(covariance).sum(0).max(), uplo="L")[0])
-    if rcond < _SINGULAR:
+        rcond = float(lapack.dpocon(factor, norm, uplo="L")[0])
+    if rcond * norm < _RESOLVED * scale:
         raise ValueError(
             f"{level}: the covariance of the {m} features is singular (reciprocal condition "
             f"{rcond:.1e}, with ridge {ridge:g}); a larger ridge, for example "

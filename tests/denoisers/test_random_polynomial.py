@@ -213,3 +213,10 @@ def test_all_levels_share_a_compilation():
     compiled.clear_cache()
     RandomPolynomialDenoiser.fit(IMAGES, 3, [2.0, 0.9, 0.4, 0.1], key(), 11, ridge=1e-3)
     assert compiled._cache_size() == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_feature_too_many_is_singular_too(seed):
+    """31 features of degree 1 of 30 values: rank 30, the last direction only rounding."""
+    with pytest.raises(ValueError, match="31 features is singular"):
+        RandomPolynomialDenoiser.fit(IMAGES, 1, [2.0], jax.random.key(seed), 31, ridge=0.0)
