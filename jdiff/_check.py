@@ -50,6 +50,25 @@ def integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = No
     return int(value)
 
 
+def odd(name: str, value: Any, maximum: int, otherwise: str = "") -> int:
+    """Returns `value` as an int if it is an odd whole number in [1, maximum].
+
+    Args:
+      name: the argument's name.
+      value: what came.
+      maximum: the largest accepted.
+      otherwise: what else the caller accepts, to go on in the message after the range.
+
+    Raises:
+      TypeError: if it is not a whole number.
+      ValueError: if it is out of range, or even.
+    """
+    value = integer(name, value, maximum=maximum)
+    if value % 2 == 0:
+        raise ValueError(f"{name} must be odd, from 1 to {maximum}{otherwise}; got {value}.")
+    return value
+
+
 def number(
     name: str, value: Any, *, above: float = -math.inf, below: float = math.inf, closed: str = ""
 ) -> float:

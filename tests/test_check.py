@@ -306,3 +306,16 @@ def test_key_refuses_raw_jax_keys_and_several_keys():
 def test_key_refuses_other_generators(kind):
     with refused(TypeError, "key must be a threefry2x32 key", "got", "rbg"):
         _check.key("key", jax.random.key(0, impl=kind))
+
+
+@pytest.mark.core
+def test_odd():
+    assert _check.odd("side", np.int64(3), 5) == 3
+    with refused(ValueError, "side must be odd, from 1 to 5; got 4."):
+        _check.odd("side", 4, 5)
+    with refused(ValueError, "side must be odd, from 1 to 5, or None; got 2."):
+        _check.odd("side", 2, 5, ", or None")
+    with refused(ValueError, "side must be from 1 to 5; got 7."):
+        _check.odd("side", 7, 5)
+    with refused(TypeError, "side must be a whole number; got 3.0"):
+        _check.odd("side", 3.0, 5)

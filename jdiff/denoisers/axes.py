@@ -40,6 +40,11 @@ def blocks(flat: np.ndarray, p: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
             yield _pixels.to_model(flat[part][kept]).astype(np.float64), p[part][kept]
 
 
+def num_axes(num_images: int, num_values: int) -> int:
+    """How many axes N images of D values have about their mean: min(N - 1, D), at least 1."""
+    return max(1, min(num_images - 1, num_values))
+
+
 def mean(flat: np.ndarray, p: np.ndarray) -> np.ndarray:
     """The weighted mean of rows [N, D], in model units, float64 [D]."""
     return np.sum([q @ x for x, q in blocks(flat, p)], axis=0)
@@ -56,12 +61,12 @@ def principal_axes(flat: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndar
       flat: [N, D], uint8 or float in model units.
       p: probabilities [N].
     """
-    n, d = np.count_nonzero(p), flat.shape[1]
+    n, d = int(np.count_nonzero(p)), flat.shape[1]
     mu = mean(flat, p)
     if n <= d:
         scaled = np.concatenate([np.sqrt(q)[:, None] * (x - mu) for x, q in blocks(flat, p)])
         _, s, axes = np.linalg.svd(scaled, full_matrices=False)
-        kept = max(1, min(n - 1, d))
+        kept = num_axes(n, d)
         return mu, s[:kept] ** 2, axes[:kept].T
     covariance = np.zeros((d, d))
     for x, q in blocks(flat, p):

@@ -19,10 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check
-from jdiff._exact import dot
 from jdiff.denoisers import axes
 from jdiff.denoisers import posterior as core
-from jdiff.denoisers.protocol import Coordinates, check_rows, check_sigma
+from jdiff.denoisers.protocol import (
+    Coordinates,
+    along_axes,
+    check_rows,
+    check_sigma,
+    refuse_labels,
+)
 
 KINDS = ("linear", "posterior")
 
@@ -99,7 +104,7 @@ class BottleneckDenoiser(flax.struct.PyTreeNode):
             )
         images, p = axes.training_set(images, weights)
         flat = images.reshape(len(images), -1)
-        most = max(1, min(int(np.count_nonzero(p)) - 1, flat.shape[1]))
+        most = axes.num_axes(int(np.count_nonzero(p)), flat.shape[1])
         code_dim = _check.integer("code_dim", code_dim, maximum=most)
         mean, eigenvalues, basis = axes.principal_axes(flat, p)
         # The codes of the rounded mean and axes, which are the ones that a call projects on.
@@ -136,22 +141,23 @@ class BottleneckDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: BottleneckDenoiser has no classes.")
-        u = self.codes(y)
-        x_hat = self._denoise(u, check_sigma(sigma, y)[:, None])
-        return x_hat.reshape(y.shape) if self.decoder == "posterior" else self._expand(x_hat)
+        refuse_labels(self, labels)
+        x_hat = self._denoise(self.codes(y), check_sigma(sigma, y)[:, None])
+        if self.decoder == "posterior":
+            return x_hat.reshape(y.shape)
+        return self._along_axes().expand(x_hat)
 
     def codes(self, y: Any) -> jax.Array:
         """V^T (y - mu) of images [B, H, W, C], model units: [B, r]."""
         check_rows("y", y, self.image_shape)
-        return dot(y.reshape(len(y), -1) - self.mean[None], self.basis)
+        return self._along_axes().project(y)
 
     def coordinates(self) -> Coordinates | None:
         """The same denoiser in the code's space; None where the decoder leads out of it."""
-        if self.decoder == "posterior":
-            return None
-        return Coordinates(project=self.codes, denoise=self._denoise, expand=self._expand)
+        return None if self.decoder == "posterior" else self._along_axes()
+
+    def _along_axes(self) -> Coordinates:
+        return along_axes(self.mean, self.basis, self.image_shape, self._denoise)
 
     def _denoise(self, u: jax.Array, sigma: jax.Array) -> jax.Array:
         """q(u) [B, r] of codes [B, r]; with a posterior decoder E[x | u] [B, D].
@@ -162,6 +168,3 @@ class BottleneckDenoiser(flax.struct.PyTreeNode):
         if self.bank is not None:
             return core.posterior_mean(self.bank, u, level)
         return self.eigenvalues[None] / (self.eigenvalues[None] + level**2) * u
-
-    def _expand(self, u: jax.Array) -> jax.Array:
-        return (self.mean[None] + dot(u, self.basis.T)).reshape(-1, *self.image_shape)

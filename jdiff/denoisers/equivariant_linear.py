@@ -19,7 +19,8 @@ import numpy as np
 from jdiff import _check
 from jdiff._exact import einsum
 from jdiff.denoisers import axes
-from jdiff.denoisers.protocol import check_rows, check_sigma
+from jdiff.denoisers.levels import by_sigma
+from jdiff.denoisers.protocol import refuse_labels
 
 
 class EquivariantLinearDenoiser(flax.struct.PyTreeNode):
@@ -73,10 +74,7 @@ class EquivariantLinearDenoiser(flax.struct.PyTreeNode):
         images, p = axes.training_set(images, weights)
         shape = images.shape[1:]
         if patch_size is not None:
-            widest = min(shape[:2])
-            patch_size = _check.integer("patch_size", patch_size, maximum=widest)
-            if patch_size % 2 == 0:
-                raise ValueError(f"patch_size must be odd, from 1 to {widest}; got {patch_size}.")
+            patch_size = _check.odd("patch_size", patch_size, min(shape[:2]))
         flat = images.reshape(len(images), -1)
         mean = axes.mean(flat, p).reshape(shape).mean((0, 1))
         power = _mean_power(flat, p, mean, shape)
@@ -108,13 +106,8 @@ class EquivariantLinearDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: EquivariantLinearDenoiser has no classes.")
-        check_rows("y", y, self.image_shape)
-        if jnp.ndim(sigma) == 0:
-            return self._filter(y, jnp.asarray(sigma, y.dtype))
-        one = lambda row: self._filter(row[0][None], row[1])[0]
-        return jax.lax.map(one, (y, check_sigma(sigma, y)))
+        refuse_labels(self, labels)
+        return by_sigma(self._filter, y, sigma, self.image_shape)
 
     def transfer(self, sigma: jax.Array) -> jax.Array:
         """T_f, complex64 [H, W // 2 + 1, C, C], at a scalar sigma, f the frequencies of rfft2.
@@ -138,7 +131,7 @@ class EquivariantLinearDenoiser(flax.struct.PyTreeNode):
         # D looks ahead by d, so T_f sums with +i; as w is real that is the conjugate of its DFT.
         return jnp.fft.rfft2(taps, axes=(0, 1)).conj().swapaxes(2, 3)
 
-    def _filter(self, y: jax.Array, sigma: jax.Array) -> jax.Array:
+    def _filter(self, sigma: jax.Array, y: jax.Array) -> jax.Array:
         height, width, _ = self.image_shape
         mean = self.mean[None, None, None]
         spectrum = jnp.fft.rfft2(y - mean, axes=(1, 2))

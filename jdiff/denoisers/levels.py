@@ -1,7 +1,8 @@
-"""Denoisers that are another function at every noise level: how a call finds its level.
+"""Denoisers that are another function at every noise level: how a call goes by its sigma.
 
-Such a class holds its coefficients stacked, one entry a level of `sigmas`. The level nearest in
-log sigma is taken; that it is one of the fitted ones is checked on the host (`check_levels`).
+Some prepare a filter for every sigma. Others hold coefficients stacked, one entry a level of
+`sigmas`: the level nearest in log sigma is taken; that it is one of the fitted ones is checked on
+the host (`check_levels`).
 """
 
 from collections.abc import Callable
@@ -40,8 +41,31 @@ def by_level(
     Raises:
       ValueError: on a wrong shape of y or sigma.
     """
+    at_level = lambda level, rows: apply(nearest_level(sigmas, level), rows)
+    return by_sigma(at_level, y, sigma, image_shape)
+
+
+def by_sigma(
+    apply: Callable[[jax.Array, jax.Array], jax.Array],
+    y: jax.Array,
+    sigma: Any,
+    image_shape: tuple[int, int, int],
+) -> jax.Array:
+    """Calls a function of (sigma, rows) that prepares something large for every sigma.
+
+    A scalar sigma is prepared for once, for all rows; a sigma a row goes row by row.
+
+    Args:
+      apply: (sigma, a scalar; y [B, H, W, C]) -> x_hat [B, H, W, C].
+      y: noisy images [B, H, W, C], model units.
+      sigma: a scalar or [B].
+      image_shape: (H, W, C) that y must have.
+
+    Raises:
+      ValueError: on a wrong shape of y or sigma.
+    """
     check_rows("y", y, image_shape)
     if jnp.ndim(sigma) == 0:
-        return apply(nearest_level(sigmas, jnp.asarray(sigma, y.dtype)), y)
-    one = lambda row: apply(nearest_level(sigmas, row[1]), row[0][None])[0]
+        return apply(jnp.asarray(sigma, y.dtype), y)
+    one = lambda row: apply(row[1], row[0][None])[0]
     return jax.lax.map(one, (y, check_sigma(sigma, y)))

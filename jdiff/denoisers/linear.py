@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check
-from jdiff._exact import dot
 from jdiff.denoisers import axes
-from jdiff.denoisers.protocol import Coordinates, flatten
+from jdiff.denoisers.protocol import Coordinates, along_axes, flatten, refuse_labels
 
 
 class LinearDenoiser(flax.struct.PyTreeNode):
@@ -62,7 +61,7 @@ class LinearDenoiser(flax.struct.PyTreeNode):
         images, p = axes.training_set(images, weights)
         n, d = int(np.count_nonzero(p)), int(np.prod(images.shape[1:]))
         if rank is not None:
-            _check.integer("rank", rank, maximum=max(1, min(n - 1, d)))
+            _check.integer("rank", rank, maximum=axes.num_axes(n, d))
         mean, eigenvalues, basis = axes.principal_axes(images.reshape(len(images), d), p)
         kept = slice(None, rank)
         return cls(
@@ -88,20 +87,14 @@ class LinearDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: LinearDenoiser has no classes.")
+        refuse_labels(self, labels)
         _, level = flatten(y, sigma, self.image_shape)
         coordinates = self.coordinates()
         return coordinates.expand(self._shrink(coordinates.project(y), level))
 
     def coordinates(self) -> Coordinates:
         """The same denoiser along its axes, where it only multiplies."""
-        mean = self.mean[None]
-        return Coordinates(
-            project=lambda y: dot(y.reshape(len(y), -1) - mean, self.basis),
-            denoise=self._shrink,
-            expand=lambda u: (mean + dot(u, self.basis.T)).reshape(-1, *self.image_shape),
-        )
+        return along_axes(self.mean, self.basis, self.image_shape, self._shrink)
 
     def _shrink(self, u: jax.Array, sigma: jax.Array) -> jax.Array:
         """The Wiener gain of coordinates [B, r], sigma a scalar or [B, 1]."""

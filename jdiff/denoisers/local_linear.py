@@ -19,7 +19,8 @@ import numpy as np
 from jdiff import _check
 from jdiff._exact import einsum
 from jdiff.denoisers import axes
-from jdiff.denoisers.protocol import check_rows, check_sigma
+from jdiff.denoisers.levels import by_sigma
+from jdiff.denoisers.protocol import refuse_labels
 
 
 class LocalLinearDenoiser(flax.struct.PyTreeNode):
@@ -72,9 +73,7 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
         images, p = axes.training_set(images, weights)
         shape = images.shape[1:]
         widest = 2 * max(shape[:2]) - 1
-        patch_size = _check.integer("patch_size", patch_size, maximum=widest)
-        if patch_size % 2 == 0:
-            raise ValueError(f"patch_size must be odd, from 1 to {widest}; got {patch_size}.")
+        patch_size = _check.odd("patch_size", patch_size, widest)
         flat = images.reshape(len(images), -1)
         mean = axes.mean(flat, p)
         windows = _windows(shape, patch_size)
@@ -114,13 +113,8 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: LocalLinearDenoiser has no classes.")
-        check_rows("y", y, self.image_shape)
-        if jnp.ndim(sigma) == 0:
-            return self._filter(y, jnp.asarray(sigma, y.dtype))
-        one = lambda row: self._filter(row[0][None], row[1])[0]
-        return jax.lax.map(one, (y, check_sigma(sigma, y)))
+        refuse_labels(self, labels)
+        return by_sigma(self._filter, y, sigma, self.image_shape)
 
     def window_weights(self, sigma: jax.Array) -> jax.Array:
         """Every pixel's linear filter [H, W, K, C] at a scalar sigma.
@@ -140,7 +134,7 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
         weights = einsum("pkm,pcm->pkc", self.basis, own * gain[:, None])
         return weights.reshape(height, width, -1, channels)
 
-    def _filter(self, y: jax.Array, sigma: jax.Array) -> jax.Array:
+    def _filter(self, sigma: jax.Array, y: jax.Array) -> jax.Array:
         """Adds up the shifted images, each times its own weight a pixel."""
         height, width, channels = self.image_shape
         k, mean = self.patch_size, self.mean.reshape(self.image_shape)[..., None]

@@ -22,6 +22,7 @@ from jdiff import _check, _pixels
 from jdiff._exact import dot, einsum
 from jdiff.denoisers import axes, ridge_sums
 from jdiff.denoisers.levels import by_level
+from jdiff.denoisers.protocol import refuse_labels
 from jdiff.denoisers.random_polynomial import (
     FIT,
     blocks,
@@ -115,12 +116,7 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
         most = 2 * max(shape[:2]) - 1
         for t, side in enumerate(sides):
             if side is not None:
-                _check.integer(f"patch_sizes[{t}]", side, maximum=most)
-                if side % 2 == 0:
-                    raise ValueError(
-                        f"patch_sizes[{t}] must be odd, from 1 to {most}, or None for the whole "
-                        f"image; got {side}."
-                    )
+                _check.odd(f"patch_sizes[{t}]", side, most, ", or None for the whole image")
         if isinstance(num_features, Sequence):
             counts = _per_level("num_features", num_features, len(levels))
         else:
@@ -135,11 +131,11 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
             size = flat.shape[1] if side is None else side * side * shape[2]
             projection = draw_projection(jax.random.fold_in(key, 0), m, size)
             noise_key = jax.random.fold_in(key, t + 1)
-            level = f"sigmas[{t}] = {sigma:.6g}"
-            fit = functools.partial(
-                _fit_level, projection, flat, p, draws, noise_key, sigma, degree
-            )
-            fitted.append((projection, *fit(side, shape, ridge, level)))
+            solved = _fit_level(
+                projection, flat, p, draws, noise_key, sigma, degree, side, shape, ridge,
+                f"sigmas[{t}] = {sigma:.6g}",
+            )  # fmt: skip
+            fitted.append((projection, *solved))
         projections, coefficients, offsets = zip(*fitted, strict=True)
         as_arrays = lambda parts: tuple(jnp.asarray(part, jnp.float32) for part in parts)
         return cls(
@@ -168,8 +164,7 @@ class PatchPolynomialDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: PatchPolynomialDenoiser has no classes.")
+        refuse_labels(self, labels)
         branches = [functools.partial(self._apply, t) for t in range(len(self.patch_sizes))]
         at_level = lambda level, rows: jax.lax.switch(level, branches, rows)
         return by_level(at_level, self.sigmas, y, sigma, self.image_shape)

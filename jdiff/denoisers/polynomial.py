@@ -20,13 +20,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.special
 
 from jdiff import _check
 from jdiff._exact import dot
 from jdiff.denoisers import axes
 from jdiff.denoisers.levels import by_level
+from jdiff.denoisers.protocol import refuse_labels
 
 MAX_FUNCTIONS = 2500
 # Least ratio of R's diagonal entries. float64 QR errs by 2e-16 relative to the largest: beside an
@@ -82,6 +81,8 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
           >>> round(float(denoiser(jnp.full((1, 1, 1, 1), 0.5), jnp.float32(1.0))[0, 0, 0, 0]), 4)
           0.25
         """
+        import scipy.linalg  # a tenth of a second that `import jdiff` need not take
+
         images, p = axes.training_set(images, weights)
         degree = _check.integer("degree", degree)
         levels = _check.levels("sigmas", sigmas)
@@ -140,8 +141,7 @@ class PolynomialDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: PolynomialDenoiser has no classes.")
+        refuse_labels(self, labels)
         return by_level(self._apply, self.sigmas, y, sigma, self.image_shape)
 
     def _apply(self, level: jax.Array, y: jax.Array) -> jax.Array:
@@ -220,6 +220,8 @@ def _mean_rows(
 
 def _shifts(d: int, degree: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For every c: c, the columns a >= c, and prod_j sqrt(C(a_j, c_j)) of each."""
+    import scipy.special
+
     indices = multi_indices(d, degree)
     found = []
     for c in indices:

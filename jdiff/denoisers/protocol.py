@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check
+from jdiff._exact import dot
 
 
 @runtime_checkable
@@ -50,6 +51,20 @@ class Coordinates(NamedTuple):
     project: Callable[[jax.Array], jax.Array]
     denoise: Callable[[jax.Array, jax.Array], jax.Array]
     expand: Callable[[jax.Array], jax.Array]
+
+
+def along_axes(
+    mean: jax.Array,
+    basis: jax.Array,
+    image_shape: tuple[int, int, int],
+    denoise: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Coordinates:
+    """The coordinates about a mean [D] along orthonormal columns [D, r]."""
+    return Coordinates(
+        project=lambda y: dot(y.reshape(len(y), -1) - mean[None], basis),
+        denoise=denoise,
+        expand=lambda u: (mean[None] + dot(u, basis.T)).reshape(-1, *image_shape),
+    )
 
 
 class FunctionDenoiser(flax.struct.PyTreeNode):
@@ -120,6 +135,16 @@ def check_sigma(sigma: Any, y: jax.Array) -> jax.Array:
     if sigma.shape not in ((), (y.shape[0],)):
         raise ValueError(f"sigma must be a scalar or [{y.shape[0]}]; got shape {sigma.shape}.")
     return jnp.broadcast_to(sigma, y.shape[:1])
+
+
+def refuse_labels(denoiser: Any, labels: Any) -> None:
+    """Refuses the labels of a call to a class that has no conditional form.
+
+    Raises:
+      ValueError: if there are any.
+    """
+    if labels is not None:
+        raise ValueError(f"labels must be None: {type(denoiser).__name__} has no classes.")
 
 
 def check_denoiser(denoiser: Any) -> None:

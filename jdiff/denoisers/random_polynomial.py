@@ -23,6 +23,7 @@ from jdiff import _check, _pixels
 from jdiff._exact import dot
 from jdiff.denoisers import axes, ridge_sums
 from jdiff.denoisers.levels import by_level
+from jdiff.denoisers.protocol import refuse_labels
 
 # Folded into the key of a fit, as training and sampling fold theirs in: without it the noise of
 # image 0 at the first level would be the noise that samples start from under the same key.
@@ -126,7 +127,7 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         """The regression of the level nearest to sigma.
 
         Args:
-          y: noisy images [B, H, W, C], model units, none all 0.
+          y: noisy images [B, H, W, C], model units; an image of zeros gives the offset.
           sigma: one of `sigmas`, a scalar or [B] (then row by row).
           labels: must be None; the class has no conditional form.
 
@@ -136,8 +137,7 @@ class RandomPolynomialDenoiser(flax.struct.PyTreeNode):
         Raises:
           ValueError: if labels are given or a shape is wrong.
         """
-        if labels is not None:
-            raise ValueError("labels must be None: RandomPolynomialDenoiser has no classes.")
+        refuse_labels(self, labels)
         return by_level(self._apply, self.sigmas, y, sigma, self.image_shape)
 
     def _apply(self, level: jax.Array, y: jax.Array) -> jax.Array:

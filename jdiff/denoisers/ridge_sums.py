@@ -9,7 +9,6 @@ float64. Nothing grows with the number of images.
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 # Smallest direction, in units of the mean diagonal, that float32 sums can tell from rounding.
 _RESOLVED = 4 * float(np.finfo(np.float32).eps)
@@ -47,6 +46,8 @@ def solve(parts: Any, ridge: float, level: str) -> tuple[np.ndarray, np.ndarray]
     Raises:
       ValueError: if the covariance with its ridge is singular to float32 sums.
     """
+    import scipy.linalg  # a tenth of a second that `import jdiff` need not take
+
     hh, hx, h, x, weight = parts
     h, x = h / weight, x / weight
     covariance, cross = hh / weight - np.outer(h, h), hx / weight - np.outer(h, x)

@@ -24,6 +24,7 @@ from jdiff.denoisers import (
     PatchPolynomialDenoiser,
     PolynomialDenoiser,
     RandomPolynomialDenoiser,
+    axes,
 )
 
 
@@ -139,7 +140,7 @@ def _check_axes(name: str) -> Callable[..., None]:
 
     def check(data: ImageData, **options: Any) -> None:
         if options.get(name) is not None:
-            most = max(1, min(data.num_train - 1, math.prod(data.image_shape)))
+            most = axes.num_axes(data.num_train, math.prod(data.image_shape))
             _check.integer(name, options[name], maximum=most)
 
     return check

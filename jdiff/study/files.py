@@ -189,6 +189,18 @@ def load_pictures(study_path: Path, record: dict) -> Pictures:
     return Pictures(samples["images"], **neighbors, history=history if trained else None)
 
 
+def results(study: Any, command: str | None, records: Sequence[dict]) -> dict:
+    """The contents of results.json: a study (a dataclass), what made it, and its rows."""
+    return {
+        "schema": report.SCHEMA,
+        "study": dataclasses.asdict(study),
+        "command": command or f"jdiff.study.run({study.name!r})",
+        "device": device(),
+        "versions": versions(),
+        "rows": records,
+    }
+
+
 def device() -> str:
     """The devices of this run in words."""
     first = jax.devices()[0]

@@ -12,13 +12,13 @@ from jdiff import _files, _pixels, metrics, noise, sampling, theory, training
 from jdiff.data import ImageData
 from jdiff.study.config import Architecture, Budget
 from jdiff.study.law_cases import Case, Sets
-from jdiff.theory.checks import SIGNIFICANT, finite_rows
+from jdiff.theory.checks import finite_rows, significant
 
 _SHOWN = 16
 # Odd, so that no point of symmetric data lies on an edge, where rounding decides on the bin.
 _BINS = 121
 # Folded into the study's seed.
-_SAMPLES, _LAW, _WRONG, _TRAINING = 0, 1, 2, 3
+_SAMPLES, _LAW, _TRAINING, SUBSET = 0, 1, 3, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Bench:
         self.settings, self.sets = settings, sets
         self._fits: dict[tuple[str, str], tuple[Any, float]] = {}
         self._samples: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+        self._laws: dict[tuple[str, str], Any] = {}
+        self._held_out: dict[str, metrics.NearestTwo] = {}
 
     def denoiser(self, spec: str, data: str) -> tuple[Any, float]:
         """An architecture fitted or trained on a set, and the seconds that took."""
@@ -96,7 +98,25 @@ class Bench:
         Raises:
           ValueError: if it has none, saying why.
         """
-        return theory.law(self.denoiser(spec, data)[0], self.settings.grid, self.settings.solver)
+        if (spec, data) not in self._laws:
+            denoiser, _ = self.denoiser(spec, data)
+            made = theory.law(denoiser, self.settings.grid, self.settings.solver)
+            self._laws[spec, data] = made
+        return self._laws[spec, data]
+
+    def held_out_neighbors(self, data: str) -> metrics.NearestTwo:
+        """The held-out points' nearest training points, as features."""
+        if data not in self._held_out:
+            held_out, train = (
+                _features(x) for x in (self.sets[data].held_out, self.sets[data].images)
+            )
+            self._held_out[data] = metrics.nearest_two(held_out, train)
+        return self._held_out[data]
+
+
+def _features(images: np.ndarray) -> np.ndarray:
+    """Images or points on [0, 1] as rows: toys leave the range that images must keep to."""
+    return _pixels.to_unit(images).reshape(len(images), -1)
 
 
 def make(bench: Bench, case: Case) -> tuple[dict, dict[str, np.ndarray]]:
@@ -137,12 +157,10 @@ def make(bench: Bench, case: Case) -> tuple[dict, dict[str, np.ndarray]]:
     record["seconds"] = {"fit": fit_seconds, "sample": sample_seconds, "law": law_seconds}
     arrays = _ARRAYS[case.section](bench, case, denoiser, samples, law)
     if isinstance(law, theory.PushForwardLaw):
-        x, finite = finite_rows("samples", samples, law.image_shape)
-        outside = ~(finite & (np.abs(x[:, 0] - law.center) <= law.bound))
         record["measures"]["escaped"] = {
-            "value": float(outside.mean()),
+            "value": float(1 - law.inside(samples).mean()),
             "control": law.escaped,
-            "n": len(x),
+            "n": len(samples),
             "constants": {"bound": law.bound},
         }
     return _files.plain(record), arrays
@@ -168,7 +186,7 @@ def _as_json(check: theory.LawCheck) -> dict:
 def _twins(bench: Bench, case: Case, law: Any) -> list[tuple[str, Any, Any]]:
     """What must be rejected: (in words, the law, samples that are not its own)."""
     data = bench.sets[case.data]
-    samples = lambda spec, name=case.data: bench.samples(spec, name)[0]
+    samples = lambda spec: bench.samples(spec, case.data)[0]
     if case.section == "star":
         return [("samples of the optimal denoiser", law, samples("optimal"))]
     if case.section == "two_points":
@@ -217,9 +235,11 @@ def _measures(bench: Bench, case: Case, samples: np.ndarray) -> dict[str, Any]:
         "n": len(kept),
         "constants": {"left_out": int((~inside).sum()), "bound": bound},
     }
-    flat = lambda images: _pixels.to_unit(images).reshape(len(images), -1)
     measures["memorized_fraction"] = metrics.memorized_fraction(
-        flat(kept), flat(data.images), flat(data.held_out)
+        _features(kept),
+        _features(data.images),
+        _features(data.held_out),
+        held_out_neighbors=bench.held_out_neighbors(case.data),
     ).to_dict()
     return measures
 
@@ -227,12 +247,11 @@ def _measures(bench: Bench, case: Case, samples: np.ndarray) -> dict[str, Any]:
 def _line(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
     """One coordinate: a histogram, the law's density, the points."""
     data = bench.sets[case.data]
-    x, finite = finite_rows("samples", samples, data.image_shape)
     points = data.images.reshape(-1)
     reach = 1.6 * np.abs(points).max() + (1.5 if case.section == "star" else 0.4)
     edges = np.linspace(-reach, reach, _BINS + 1)
     arrays = {
-        "samples": x[:, 0],
+        "samples": samples.reshape(-1).astype(np.float64),
         "points": points,
         "weights": np.full(len(points), 1 / len(points)) if data.weights is None else data.weights,
         "edges": edges,
@@ -251,7 +270,7 @@ def _spectrum(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -
     """Variances along the predicted axes, and their 95 % interval."""
     from scipy import stats
 
-    kept = law.eigenvalues > SIGNIFICANT * law.eigenvalues[0]
+    kept = significant(law.eigenvalues)
     measured = np.var(law.coordinates(samples)[:, kept], axis=0, ddof=1)
     predicted, degrees = law.eigenvalues[kept], len(samples) - 1
     low, high = (predicted * stats.chi2(degrees).ppf(p) / degrees for p in (0.025, 0.975))
@@ -284,7 +303,7 @@ def _plane(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> d
 
 
 def _decoder_range(denoiser: Any, samples: np.ndarray, last: float) -> np.ndarray:
-    """Where the last step can end: D at the last level, along a line of starts."""
+    """Where the last step can end: D at the last level, from a grid of starts."""
     flat = samples.reshape(len(samples), -1)
     flat = flat[np.isfinite(flat).all(1)]
     lo, hi = flat.min(0) - 0.2, flat.max(0) + 0.2

@@ -100,7 +100,7 @@ def run(
     images = whole
     if study.num_train is not None:
         _check.integer("num_train", study.num_train, maximum=whole.num_train)
-        images = whole.subset(study.num_train, settings.key(100))
+        images = whole.subset(study.num_train, settings.key(law_row.SUBSET))
     plan = [
         case
         for case in cases(images.image_shape, images.num_train)
@@ -123,7 +123,8 @@ def run(
     for number, case in enumerate(plan, 1):
         run_dir = directory.path / "runs" / case.slug
         title = f"[{number}/{len(plan)}] {case.section}: {case.title}"
-        found = _done(run_dir, {**wanted, "case": dataclasses.asdict(case)})
+        described = {**wanted, "case": dataclasses.asdict(case)}
+        found = _done(run_dir, described)
         if found is not None:
             say(f"{title}: done before, kept")
             records.append(found)
@@ -139,18 +140,9 @@ def run(
             if progress:
                 traceback.print_exc()
             record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        described = {**wanted, "case": dataclasses.asdict(case)}
         parallel.on_writer(functools.partial(files.write_row, run_dir, described, record))
         records.append(record)
-    results = {
-        "schema": report.SCHEMA,
-        "kind": KIND,
-        "study": dataclasses.asdict(study),
-        "command": command or f"jdiff.study.run({study.name!r})",
-        "device": files.device(),
-        "versions": files.versions(),
-        "rows": records,
-    }
+    results = {**files.results(study, command, records), "kind": KIND}
     rows = [row(directory.path, record) for record in records]
     parallel.on_writer(lambda: _write(directory.path, results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")

@@ -4,7 +4,6 @@ Started again it goes on where it stopped: a finished row is read, a half-traine
 One failing row is reported as failed and stops no other.
 """
 
-import dataclasses
 import functools
 import os
 import sys
@@ -13,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jdiff import _check, data, parallel, report
+from jdiff import _check, data, parallel
 from jdiff.study import cost, files, laws, row
 from jdiff.study.config import LEAST_SAMPLES, LEAST_TRAIN, Architecture, Study
 from jdiff.study.laws import LawStudy
@@ -121,14 +120,7 @@ def run(
         parallel.on_writer(functools.partial(files.write_row, run_dir, wanted, record))
         records.append(record)
 
-    results = {
-        "schema": report.SCHEMA,
-        "study": dataclasses.asdict(study),
-        "command": command or f"jdiff.study.run({study.name!r})",
-        "device": files.device(),
-        "versions": files.versions(),
-        "rows": records,
-    }
+    results = files.results(study, command, records)
     rows = [directory.row(record) for record in records]
     parallel.on_writer(lambda: directory.write_report(results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")

@@ -196,6 +196,8 @@ def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha:
     from scipy import stats  # here and below: it takes a third of a second to import
 
     tests = Rows(alpha)
+    if train is None and held_out is not None:
+        raise ValueError("held_out is compared by distances to training images: give train too.")
     x, came, overflowed = admit(samples, law.image_shape)
     x = x - law.mean.reshape(1, -1)
     n = len(x)
@@ -219,20 +221,17 @@ def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha:
     tests.test("covariance", measured, expected, p, f"|C_hat - C|_F^2, leading {min(r, 64)} axes")
 
     variances = u.var(0, ddof=1)
-    worst, p = _worst(_two_sided(stats.chi2(n - 1), (n - 1) * variances), r)
+    i, p = worst(_two_sided(stats.chi2(n - 1), (n - 1) * variances))
+    tests.test("variance", variances[i], 1, p, f"v^T C_hat v / l on the worst of {r} axes ({i})")
+    distances, p_values = np.array([stats.kstest(v, "norm") for v in u.T]).T
+    i, p = worst(p_values)
     tests.test(
-        "variance", variances[worst], 1, p, f"v^T C_hat v / l on the worst of {r} axes ({worst})"
+        "shape", distances[i], ks_mean(n), p, f"Kolmogorov-Smirnov on the worst of {r} axes ({i})"
     )
-    distances, p_values = np.array([stats.kstest(u[:, i], "norm") for i in range(r)]).T
-    worst, p = _worst(p_values, r)
-    tests.test(
-        "shape", distances[worst], 0.87 / np.sqrt(n), p,
-        f"Kolmogorov-Smirnov on the worst of {r} axes ({worst})",
-    )  # fmt: skip
     radius = np.sum(u**2, 1)
     statistic, p = stats.kstest(radius, stats.chi2(r).cdf)
     tests.test(
-        "radius", statistic, 0.87 / np.sqrt(n), p,
+        "radius", statistic, ks_mean(n), p,
         f"whitened norms (median {np.median(radius):.4g}) against chi^2_{r} "
         f"(median {stats.chi2(r).median():.4g})",
     )  # fmt: skip
@@ -245,8 +244,6 @@ def gaussian(law: "GaussianLaw", samples: Any, train: Any, held_out: Any, alpha:
             "leakage", share, predicted / l.sum(), share <= bound,
             f"share of variance outside the predicted {r} axes (at most {bound:.2g})",
         )  # fmt: skip
-    if train is None and held_out is not None:
-        raise ValueError("held_out is compared by distances to training images: give train too.")
     if train is not None:
         _nearest(tests, law, x + law.mean.reshape(1, -1), train, held_out)
     return tests.finish(f"Gaussian law of {law.about}", came, overflowed)
@@ -312,7 +309,12 @@ def _two_sided(distribution: Any, value: Any) -> Any:
     return 2 * np.minimum(distribution.cdf(value), distribution.sf(value))
 
 
-def _worst(p_values: np.ndarray, number: int) -> tuple[int, float]:
-    """The smallest of several p-values, and it times their number."""
-    worst = int(np.argmin(p_values))
-    return worst, float(p_values[worst] * number)
+def worst(p_values: np.ndarray) -> tuple[int, float]:
+    """Which of several p-values is the smallest, and it times their number."""
+    which = int(np.argmin(p_values))
+    return which, float(p_values[which] * len(p_values))
+
+
+def ks_mean(n: int) -> float:
+    """About the mean of the Kolmogorov-Smirnov statistic of n samples of the law itself."""
+    return 0.87 / np.sqrt(n)

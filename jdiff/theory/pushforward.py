@@ -54,13 +54,18 @@ class PushForwardLaw:
             bound = max(10 * float(denoiser.deviation[0]), 1e-3 * (1 + abs(self.center)))
         self.bound = float(bound)
         self.points = self.map(special.ndtri((np.arange(num_points) + 0.5) / num_points))
-        inside = np.abs(self.points - self.center) <= self.bound
+        inside = self.inside(self.points)
         self.escaped = float(1 - inside.mean())
         if not inside.any():
             raise ValueError(
                 f"bound {self.bound:.3g} holds none of the samples' mass: all of it escapes."
             )
         self._sorted = np.sort(self.points[inside])
+
+    def inside(self, x: Any) -> np.ndarray:
+        """Which values have not escaped, bool like x; what is not finite has."""
+        with np.errstate(invalid="ignore"):
+            return np.abs(np.asarray(x, np.float64) - self.center) <= self.bound
 
     def map(self, z: Any) -> np.ndarray:
         """T(sigma_0 z), float64 like z; not finite where it left the floats."""
@@ -139,8 +144,7 @@ class PushForwardLaw:
         tests = checks.Rows(alpha)
         x, finite = checks.finite_rows("samples", samples, self.image_shape)
         x = x[:, 0]
-        inside = finite & (np.abs(x - self.center) <= self.bound)
-        kept, n = x[inside], len(x)
+        kept, n = x[self.inside(x)], len(x)
         if len(kept) < checks.LEAST_SAMPLES:
             raise ValueError(
                 f"samples must hold at least {checks.LEAST_SAMPLES} within {self.bound:.3g} of "
@@ -156,7 +160,7 @@ class PushForwardLaw:
         )  # fmt: skip
         statistic, p = self._kolmogorov_smirnov(np.sort(kept))
         tests.test(
-            "shape", statistic, 0.87 / np.sqrt(len(kept)), p,
+            "shape", statistic, checks.ks_mean(len(kept)), p,
             f"Kolmogorov-Smirnov against the push-forward, resolution {self.resolution:.2g}",
         )  # fmt: skip
         return tests.finish(f"push-forward law of {self.about}", n, int((~finite).sum()))

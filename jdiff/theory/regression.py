@@ -162,20 +162,17 @@ class RegressionLaw:
         )  # fmt: skip
         r = u.shape[1]
         spread = np.sqrt(np.diagonal(self._spread, axis1=1, axis2=2))  # [K, r]
-        found = [
-            stats.kstest(
-                u[:, i],
-                lambda v, i=i: (
-                    special.ndtr((v[:, None] - self._codes[None, :, i]) / spread[None, :, i])
-                    @ self.weights
-                ),
-            )
-            for i in range(r)
-        ]
-        worst = int(np.argmin([f.pvalue for f in found]))
+
+        def cdf(v: np.ndarray, i: int) -> np.ndarray:
+            z = (v[:, None] - self._codes[None, :, i]) / spread[None, :, i]
+            return special.ndtr(z) @ self.weights
+
+        found = [stats.kstest(u[:, i], functools.partial(cdf, i=i)) for i in range(r)]
+        distances, p_values = np.array(found).T
+        i, p = checks.worst(p_values)
         tests.test(
-            "codes", found[worst].statistic, 0.87 / np.sqrt(len(x)), found[worst].pvalue * r,
-            f"Kolmogorov-Smirnov of the codes on the worst of {r} axes ({worst})",
+            "codes", distances[i], checks.ks_mean(len(x)), p,
+            f"Kolmogorov-Smirnov of the codes on the worst of {r} axes ({i})",
         )  # fmt: skip
         return tests.finish(f"regression surface of {self.about}", came, overflowed)
 
