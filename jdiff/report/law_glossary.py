@@ -24,9 +24,9 @@ SECTIONS = {
         "quadrature, whose moments up to order 2k + 1 are a normal distribution’s. The optimal "
         "denoiser gives back these points (above). A polynomial denoiser of degree k sees nothing "
         "of its training set but the moments up to order 2k, and these few points have a "
-        "Gaussian’s: so it generates a Gaussian that nobody showed it (below). Where the predicted "
-        "density is narrower than the normal one, the steps of the sampler are too few, and the "
-        "prediction knows it.",
+        "Gaussian’s: so it generates a Gaussian that nobody showed it (below). The predicted "
+        "density is a little narrower than the normal one: so coarse are the steps of the sampler, "
+        "and the prediction knows it.",
         (
             ("ring", _LAW, "training points, as high as their weights"),
             ("bar", _COPY, "samples of the optimal denoiser"),
@@ -38,10 +38,10 @@ SECTIONS = {
     "two_points": Words(
         "The more degrees, the nearer to copying",
         "The training set is two points, −1 and +1. At degree 1 the samples are Gaussian; with "
-        "every degree more they gather at the two points and fewer lie between (the axis is "
-        "logarithmic); in the limit stands the optimal denoiser, which returns the points. Outside "
-        "the data a polynomial explodes: some samples escape. They belong to the prediction, and "
-        "are counted beside it.",
+        "every odd degree more they gather at the two points and fewer lie between (the axis is "
+        "logarithmic; on symmetric data an even degree adds nothing); in the limit stands the "
+        "optimal denoiser, which returns the points. Outside the data a polynomial explodes: some "
+        "samples escape. They belong to the prediction, and are counted beside it.",
         (
             ("bar", _SAMPLES, "samples"),
             ("line", _LAW, "predicted density"),
@@ -91,10 +91,11 @@ SECTIONS = {
     ),
     "without_law": Words(
         "Where no law is known",
-        "Samples of architectures whose distribution has no closed form, and why it has none. The "
-        "small curve, where there is one: the singular values of the denoiser’s Jacobian at the "
-        "last noise level. Those beyond the size of the code (dashed) are rounding: the samples "
-        "lie in a set of no more dimensions than the code has numbers.",
+        "Samples of architectures whose distribution has no closed form, and why it has none. Of a "
+        "learned bottleneck a bound is known and tested: the small curve shows the singular values "
+        "of the denoiser’s Jacobian at the last noise level. Those beyond the size of the code "
+        "(dashed) are rounding: the samples lie in a set of no more dimensions than the code has "
+        "numbers. The same network with the noisy image led round it breaks the bound.",
     ),
     "sweep": Words(
         "From creation to copying",
@@ -102,9 +103,11 @@ SECTIONS = {
         "rank, patch size or code size. To the left, the samples’ distribution is that of the full "
         "linear denoiser, as far as its axes tell; upwards, more samples are copies of training "
         "images. At the bottom right lie those that are neither: no copies, and not the linear "
-        "denoiser’s Gaussian. Points without a single copy stand below the axis, each family in "
-        "its own lane. Shaded: distances that draws of the linear law have themselves. Dashed: "
-        "the memorized fraction of held-out data.",
+        "denoiser’s Gaussian; random features of any degree end there. Points without a single "
+        "copy stand below the axis, each family in its own lane. Shaded: distances that draws of "
+        "the linear law have themselves. Dashed: the memorized fraction of held-out data, and, "
+        "where it is not zero, of draws of the linear law: among few points some lie near one by "
+        "chance.",
     ),
 }
 DIAGONAL = Words(
@@ -122,6 +125,7 @@ KINDS = {
     "gaussian": "Gaussian laws",
     "push-forward": "Push-forward laws, in one dimension",
     "atoms": "Laws of atoms",
+    "dimension": "Bounds on the dimension of the samples",
 }
 # In the order of the tables' columns.
 TESTS = {
@@ -142,8 +146,15 @@ TESTS = {
     "leakage": "Share of the variance outside the axes that the law has.",
     "nearest": "Median distance to the nearest training image, against that of as many draws of "
     "the law. Samples that are copies fail it.",
-    "at atoms": "Share of samples that lie at one of the predicted points.",
-    "visited": "How many different predicted points occur among the samples.",
+    "at atoms": "Share of samples that lie at one of the predicted points, against that of draws "
+    "of the law; Fisher’s exact test.",
+    "distance": "How far the samples lie from the nearest predicted point, against draws of the "
+    "law; Kolmogorov–Smirnov.",
+    "frequencies": "How often each predicted point is the nearest, against draws of the law: half "
+    "of the points alone, however exact, fail it; a permutation test.",
+    "decoder": "Largest distance of a sample from what the decoder makes of the sample’s code.",
+    "rank": "Largest rank of the denoiser’s Jacobian where the last step starts: the samples fill "
+    "no more dimensions than that.",
     "on surface": "Distance of the samples to the predicted surface, over the data’s own.",
     "codes": "Kolmogorov–Smirnov distance between the samples’ codes and the predicted ones.",
 }

@@ -48,6 +48,8 @@ def render_laws(results: Mapping[str, Any], rows: Sequence[LawRow]) -> str:
         raise ValueError("rows must hold at least one row; got none.")
     study = results.get("study")
     settings = dict(study) if isinstance(study, Mapping) else {"name": study}
+    if settings.get("num_train", 0) is None:
+        settings["num_train"] = "all"
     tables = law_tables.tables(rows)
     used = law_tables.ordered(column for table in tables for column in table["columns"])
     memorized = glossary.measure("memorized_fraction")
@@ -71,15 +73,16 @@ def laws_table(rows: Sequence[LawRow]) -> str:
     Example:
       >>> record = {"label": "linear", "section": "gaussian", "status": "ok", "data": "digits",
       ...           "law": "gaussian", "check": {"passed": True, "rows": []}}
-      >>> print(laws_table([LawRow(record)])[:40])
-      case    data    law       verdict  memor
+      >>> print(laws_table([LawRow(record)])[:50])
+      section   case    data    law       verdict  memor
     """
     heads = (
-        *("case", "data", "law", "verdict", "memorized [95 %] (control)", "distance (control)"),
-        "wrong rejected",
+        *("section", "case", "data", "law", "verdict", "memorized [95 %] (control)"),
+        *("distance (control)", "wrong rejected"),
     )
     lines = [
         [
+            row.section.replace("_", " "),
             row.label,
             row.record.get("data") or formats.DASH,
             row.law or formats.DASH,
@@ -117,7 +120,8 @@ def _summary(rows: Sequence[LawRow]) -> dict[str, Any]:
     data = {r["data"]: None for r in shown}
     data |= {r["data"]: r["num_train"] for r in shown if r.get("num_train")}
     used = lambda key: list(dict.fromkeys(r[key] for r in records if r.get(key)))
-    alphas = {row.check["alpha"] for row in checked(rows) if row.check and row.check.get("alpha")}
+    chance = lambda check: any(test.get("p_value") is not None for test in check.get("rows") or ())
+    alphas = {row.check["alpha"] for row in checked(rows) if row.check and chance(row.check)}
     return {
         "checked": len(checked(rows)),
         "obeying": len(obeying(rows)),
@@ -132,7 +136,7 @@ def _summary(rows: Sequence[LawRow]) -> dict[str, Any]:
         "data": data,
         "solvers": used("solver"),
         "grids": [grid for grid in used("sigmas") if isinstance(grid, str)],
-        "alphas": sorted(alphas),
+        "alphas": [formats.significant(alpha, 2) for alpha in sorted(alphas)],
     }
 
 
@@ -196,12 +200,14 @@ def _lines(rows: Sequence[LawRow], captions: Sequence[str], draw: Any) -> Iterat
     for i, (row, caption) in enumerate(zip(rows, captions, strict=True)):
         if row.number("knob") is None:
             caption = row.label
-        escaped = row.measure("escaped")
-        said = ""
-        if escaped:
-            said = f"escaped: {law_tables.share(escaped.get('value'))} of the samples"
-            said += f", {law_tables.share(escaped.get('control'))} by the law"
-        yield _panel(row, draw(row), str(i), caption, [said])
+        notes, (escaped, deviation) = [], (row.measure(n) for n in ("escaped", "deviation"))
+        if escaped.get("value") or escaped.get("control"):
+            said = (law_tables.share(escaped.get(key)) for key in ("value", "control"))
+            notes.append("escaped: {} of the samples, {} by the law".format(*said))
+        if deviation:
+            said = (formats.significant(deviation.get(key), 3) for key in ("value", "control"))
+            notes.append("standard deviation {}, by the law {}".format(*said))
+        yield _panel(row, draw(row), str(i), caption, notes)
 
 
 def _gaussian(rows: Sequence[LawRow]) -> dict[str, Any]:

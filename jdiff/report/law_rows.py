@@ -13,7 +13,7 @@ import numpy as np
 from jdiff import _check
 from jdiff.report.rows import STATUSES
 
-LAWS = ("gaussian", "push-forward", "atoms")
+LAWS = ("gaussian", "push-forward", "atoms", "dimension")
 
 # Each section's arrays: name -> shape, a letter the same length within a row. A "?" at the end of a
 # name: may be absent. k images, n samples, K points, b bins, m axes, g points of a curve.

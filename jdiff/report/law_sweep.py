@@ -98,7 +98,9 @@ def sweep(rows: Sequence[LawRow]) -> "Figure":
             names += _knob_names(panel, line, points, color, "" if name in lanes else name[0])
         elif points[0][1] > 0:
             names.append((*points[0], name[0], color))
-    _name_axes(panel, {name: (y, styles[list(lines).index(name)][0]) for name, y in lanes.items()})
+    highest = max((row for line in lines.values() for row in line), key=_fraction)
+    colors = {name: (y, styles[list(lines).index(name)][0]) for name, y in lanes.items()}
+    _name_axes(panel, colors, _distance(highest))
     canvas.place_names(panel, names, taken)
     return fig
 
@@ -144,21 +146,32 @@ def _draw_floor(panel: "Axes", rows: Sequence[LawRow]) -> list[tuple]:
 
 
 def _draw_held_out(panel: "Axes", rows: Sequence[LawRow]) -> list[tuple]:
-    """A dashed line at the memorized fraction of held-out images, named beside the frame."""
-    below, controls = -np.inf, _controls(rows, "memorized_fraction")
-    for data, control in sorted(controls.items(), key=lambda pair: pair[1]):
+    """Dashed lines at the memorized fraction of held-out images, and of draws of the linear law."""
+    lines = [
+        (control, f"held out, {data}")
+        for data, control in _controls(rows, "memorized_fraction").items()
+    ]
+    draws = {
+        row.record.get("data") or "": row.measure("memorized_fraction_of_linear_law").get("value")
+        for row in swept(rows)
+    }
+    lines += [(value, f"linear law, {data}") for data, value in draws.items() if value]
+    below = -np.inf
+    for control, words in sorted(lines):
         panel.axhline(control, color=MUTED, lw=1, ls=_DASHES, zorder=1)
         below = max(control, below + 16 / _UNIT)
         panel.annotate(
-            f"held out, {data}", (1, below), (6, 0), xycoords=("axes fraction", "data"),
+            words, (1, below), (6, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", color=MUTED, fontsize=10, parse_math=False,
         )  # fmt: skip
     x0, x1 = panel.get_xlim()
-    return [(x0, control, x1, control) for control in controls.values()]
+    return [(x0, control, x1, control) for control, _ in lines]
 
 
-def _name_axes(panel: "Axes", lanes: dict[tuple[str, str], tuple[float, str]]) -> None:
-    """Axes, lanes, and the words for the two ends outside the corners where they lie."""
+def _name_axes(
+    panel: "Axes", lanes: dict[tuple[str, str], tuple[float, str]], copying: float
+) -> None:
+    """Axes, lanes, and the words for the two ends outside the frame where they lie."""
     canvas.tidy(panel, "distance to the linear law, in standard deviations", "")
     panel.set_title("memorized fraction", loc="left", color=MUTED, fontsize=11, pad=10)
     panel.spines["left"].set_bounds(0, 1)
@@ -169,13 +182,14 @@ def _name_axes(panel: "Axes", lanes: dict[tuple[str, str], tuple[float, str]]) -
     for (_, color), tick in zip(lanes.values(), panel.yaxis.get_major_ticks()[5:], strict=True):
         tick.tick1line.set_visible(False)
         tick.label1.set(color=color, parse_math=False)
+    start, _ = panel.get_xlim()
     for word, at, place, side in (
-        ("creation", (0, 0), (0, -38), "left"),
-        ("copying", (1, 1), (0, 8), "right"),
+        ("creation", (start, 0), (0, -38), "left"),
+        ("copying", (copying, 1), (0, 8), "center"),
     ):
         panel.annotate(
-            word, at, place, xycoords="axes fraction", textcoords="offset points", ha=side,
-            color=INK, fontsize=17, style="italic",
+            word, at, place, xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha=side, color=INK, fontsize=17, style="italic",
         )  # fmt: skip
 
 

@@ -13,8 +13,16 @@ def said(row: LawRow) -> str:
         return "failed"
     if row.check:
         failed = failed_tests(row.check)
-        return "obeyed" if row.check.get("passed") else f"rejected by {', '.join(failed)}"
+        return _obeys(row) if row.check.get("passed") else f"rejected by {', '.join(failed)}"
     return "not tested" if row.law else "no law"
+
+
+def _obeys(row: LawRow) -> str:
+    """That a row's samples passed, and whose law if it is not their own."""
+    if row.law == "dimension":
+        return "within its bound"
+    other = row.record.get("law_of")
+    return f"obeys the law of {other}" if other else "obeys"
 
 
 def measured(row: LawRow, name: str) -> str:
@@ -38,7 +46,7 @@ def word(row: LawRow) -> tuple[str, str]:
     if row.failed:
         return "failed", "failed"
     if row.check:
-        return ("obeys", "obeys") if row.check.get("passed") else ("rejected", "rejected")
+        return ("obeys", _obeys(row)) if row.check.get("passed") else ("rejected", "rejected")
     return ("none", "") if row.law else ("none", "no law")
 
 

@@ -18,6 +18,9 @@ SECTIONS = (
     *("star", "two_points", "moments", "gaussian", "plane", "atoms", "without_law", "sweep"),
 )
 
+# Where samples are held against a law; the others show what has none, and how a knob moves.
+CHECKED = ("star", "two_points", "moments", "gaussian", "plane", "atoms")
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -123,7 +126,15 @@ def cases(image_shape: tuple[int, int, int], num_train: int) -> list[Case]:
     """All cases for images of one shape and a training set of one size.
 
     Ranks, patches and codes are those that the images allow.
+
+    Raises:
+      ValueError: on data that are no images; points have sections of their own.
     """
+    if min(image_shape[:2]) < 2:
+        raise ValueError(
+            f"data must be images of at least 2 x 2 pixels for the study laws, which has points in "
+            f"a line and in the plane of its own; got {'x'.join(map(str, image_shape))}."
+        )
     d, side = int(np.prod(image_shape)), min(image_shape[:2])
     most = min(num_train - 1, d)
     codes = [r for r in (1, 2, 4, 8, 16, 32, 64, 128, 256) if r <= most]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+import zlib
 from typing import Any
 
 import jax
@@ -11,14 +12,17 @@ import numpy as np
 from jdiff import _files, _pixels, metrics, noise, sampling, theory, training
 from jdiff.data import ImageData
 from jdiff.study.config import Architecture, Budget
-from jdiff.study.law_cases import Case, Sets
+from jdiff.study.law_cases import CHECKED, Case, Sets, cases
 from jdiff.theory.checks import finite_rows, significant
 
 _SHOWN = 16
-# Odd, so that no point of symmetric data lies on an edge, where rounding decides on the bin.
-_BINS = 121
+# Odd, so that no point of symmetric data lies on an edge, where rounding decides on the bin; many
+# for spikes, fewer where a density is smooth.
+_BINS = {"star": 61, "two_points": 121, "moments": 61}
+# The chance that a study of right laws shows one of them as rejected, whatever sections it has.
+_ALPHA = 0.01
 # Folded into the study's seed.
-_SAMPLES, _LAW, _TRAINING, SUBSET = 0, 1, 3, 100
+_SAMPLES, _LAW, _TRAINING, _RANK, SUBSET = 0, 1, 3, 4, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +46,20 @@ class Settings:
 
 
 class Bench:
-    """Fits, samples and laws of a study, each made once."""
+    """Fits, samples and laws of a study, each made once.
+
+    Attributes:
+      alpha: the false-alarm rate of one law's check.
+    """
 
     def __init__(self, settings: Settings, sets: Sets):
         """Nothing is made before it is asked for."""
         self.settings, self.sets = settings, sets
+        images = sets.images
+        planned = cases(images.image_shape, images.num_train)
+        self.alpha = _ALPHA / sum(case.section in CHECKED for case in planned)
         self._fits: dict[tuple[str, str], tuple[Any, float]] = {}
-        self._samples: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+        self._samples: dict[tuple[str, str, str], tuple[np.ndarray, float]] = {}
         self._laws: dict[tuple[str, str], Any] = {}
         self._held_out: dict[str, metrics.NearestTwo] = {}
 
@@ -72,20 +83,27 @@ class Bench:
         key = self.settings.key(_TRAINING)
         return training.train(network, data, config, key=key, progress=False).denoiser
 
-    def samples(self, spec: str, data: str) -> tuple[np.ndarray, float]:
-        """Its samples, all architectures' from one noise, and the seconds that took."""
-        if (spec, data) not in self._samples:
+    def samples(self, spec: str, data: str, section: str) -> tuple[np.ndarray, float]:
+        """Its samples, and the seconds that took.
+
+        In a section that checks laws each case starts from noise of its own, so that the checks are
+        independent; in the sweep all start from one, so that a knob alone makes the difference.
+        """
+        if (spec, data, section) not in self._samples:
             denoiser, _ = self.denoiser(spec, data)
+            name = section if section == "sweep" else f"{section} {spec} {data}"
+            key = jax.random.fold_in(self.settings.key(_SAMPLES), zlib.crc32(name.encode()))
             started = time.perf_counter()
             drawn = sampling.sample(
                 denoiser,
-                self.settings.key(_SAMPLES),
+                key,
                 self.count(data),
                 sigmas=self.settings.grid,
                 solver=self.settings.solver,
             )
-            self._samples[spec, data] = np.asarray(drawn), time.perf_counter() - started
-        return self._samples[spec, data]
+            seconds = time.perf_counter() - started
+            self._samples[spec, data, section] = np.asarray(drawn), seconds
+        return self._samples[spec, data, section]
 
     def count(self, data: str) -> int:
         """Points cost nothing, and their histograms want many."""
@@ -127,7 +145,7 @@ def make(bench: Bench, case: Case) -> tuple[dict, dict[str, np.ndarray]]:
     """
     data = bench.sets[case.data]
     denoiser, fit_seconds = bench.denoiser(case.spec, case.data)
-    samples, sample_seconds = bench.samples(case.spec, case.data)
+    samples, sample_seconds = bench.samples(case.spec, case.data, case.section)
     started = time.perf_counter()
     law, why_not = None, None
     try:
@@ -148,20 +166,31 @@ def make(bench: Bench, case: Case) -> tuple[dict, dict[str, np.ndarray]]:
         judge = law
         if case.section == "moments" and case.data == "gauss_hermite:7":
             judge = bench.law(case.spec, "gauss_hermite:2")  # another target's law, equal moments
-        record["check"] = _as_json(_check(judge, case, samples, data))
+            record["law_of"] = "A"
+        check = functools.partial(_check, bench, case)
+        record["check"] = _as_json(check(judge, samples))
         record["twins"] = [
-            {"about": about, "check": _as_json(_check(wrong_law, case, wrong, data))}
+            {"about": about, "check": _as_json(check(wrong_law, wrong))}
             for about, wrong_law, wrong in _twins(bench, case, law)
         ]
+    if case.spec.startswith("bottleneck_mlp"):
+        record |= _dimension(bench, case, denoiser)
     law_seconds = time.perf_counter() - started
     record["seconds"] = {"fit": fit_seconds, "sample": sample_seconds, "law": law_seconds}
     arrays = _ARRAYS[case.section](bench, case, denoiser, samples, law)
     if isinstance(law, theory.PushForwardLaw):
+        inside, constants = law.inside(samples), {"bound": law.bound}
         record["measures"]["escaped"] = {
-            "value": float(1 - law.inside(samples).mean()),
+            "value": float(1 - inside.mean()),
             "control": law.escaped,
             "n": len(samples),
-            "constants": {"bound": law.bound},
+            "constants": constants,
+        }
+        record["measures"]["deviation"] = {
+            "value": float(samples[inside].std(dtype=np.float64)),
+            "control": float(np.sqrt(law.covariance[0, 0])),
+            "n": int(inside.sum()),
+            "constants": constants,
         }
     return _files.plain(record), arrays
 
@@ -173,10 +202,33 @@ _KINDS = {
 }
 
 
-def _check(law: Any, case: Case, samples: Any, data: ImageData) -> theory.LawCheck:
-    if case.section == "gaussian":
-        return law.check(samples, train=data.images, held_out=data.held_out)
-    return law.check(samples)
+def _check(bench: Bench, case: Case, law: Any, samples: Any) -> theory.LawCheck:
+    data = bench.sets[case.data]
+    images = {"train": data.images, "held_out": data.held_out} if case.section == "gaussian" else {}
+    return law.check(samples, alpha=bench.alpha, **images)
+
+
+def _dimension(bench: Bench, case: Case, denoiser: Any) -> dict[str, Any]:
+    """A learned bottleneck's law is a bound: its samples fill no more dimensions than its code."""
+    y, last, code = *_last_points(bench, denoiser), denoiser.module.code_dim
+    round_it = dataclasses.replace(denoiser, preconditioning="edm")
+    wrong = theory.check_rank(round_it, y, last, code)
+    about = "the same network with the noisy image led round its code (edm)"
+    return {
+        "law": "dimension",
+        "check": _as_json(theory.check_rank(denoiser, y, last, code)),
+        "twins": [{"about": about, "check": _as_json(wrong)}],
+    }
+
+
+def _last_points(bench: Bench, denoiser: Any) -> tuple[np.ndarray, float]:
+    """Where the last step starts, for a few samples, and its level."""
+    grid, solver = bench.settings.grid, bench.settings.solver
+    key = bench.settings.key(_RANK)
+    start = float(grid[0]) * jax.random.normal(key, (8, *denoiser.image_shape))
+    walk = jax.random.fold_in(key, 1)
+    _, way = sampling.solve(denoiser, start, grid, solver=solver, key=walk, record=("y",))
+    return np.asarray(way["y"][-1]), float(grid[-2])
 
 
 def _as_json(check: theory.LawCheck) -> dict:
@@ -186,7 +238,7 @@ def _as_json(check: theory.LawCheck) -> dict:
 def _twins(bench: Bench, case: Case, law: Any) -> list[tuple[str, Any, Any]]:
     """What must be rejected: (in words, the law, samples that are not its own)."""
     data = bench.sets[case.data]
-    samples = lambda spec: bench.samples(spec, case.data)[0]
+    samples = lambda spec: bench.samples(spec, case.data, case.section)[0]
     if case.section == "star":
         return [("samples of the optimal denoiser", law, samples("optimal"))]
     if case.section == "two_points":
@@ -235,12 +287,17 @@ def _measures(bench: Bench, case: Case, samples: np.ndarray) -> dict[str, Any]:
         "n": len(kept),
         "constants": {"left_out": int((~inside).sum()), "bound": bound},
     }
-    measures["memorized_fraction"] = metrics.memorized_fraction(
-        _features(kept),
-        _features(data.images),
-        _features(data.held_out),
+    if x.shape[1] == 1:  # among points on a line a third of all that lies between is "near"
+        return measures
+    copies = functools.partial(
+        metrics.memorized_fraction,
+        train=_features(data.images),
+        held_out=_features(data.held_out),
         held_out_neighbors=bench.held_out_neighbors(case.data),
-    ).to_dict()
+    )
+    measures["memorized_fraction"] = copies(_features(kept)).to_dict()
+    if case.section == "sweep":  # few points: draws of the linear law lie near one by chance
+        measures["memorized_fraction_of_linear_law"] = copies(_features(np.asarray(own))).to_dict()
     return measures
 
 
@@ -249,7 +306,7 @@ def _line(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> di
     data = bench.sets[case.data]
     points = data.images.reshape(-1)
     reach = 1.6 * np.abs(points).max() + (1.5 if case.section == "star" else 0.4)
-    edges = np.linspace(-reach, reach, _BINS + 1)
+    edges = np.linspace(-reach, reach, _BINS[case.section] + 1)
     arrays = {
         "samples": samples.reshape(-1).astype(np.float64),
         "points": points,
@@ -262,7 +319,7 @@ def _line(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> di
 
         arrays["reference"] = np.diff(stats.norm.cdf(edges)) / np.diff(edges)
     if case.section in ("star", "two_points"):
-        arrays["optimal_samples"] = bench.samples("optimal", case.data)[0].reshape(-1)
+        arrays["optimal_samples"] = bench.samples("optimal", case.data, case.section)[0].reshape(-1)
     return arrays
 
 
@@ -318,11 +375,7 @@ def _decoder_range(denoiser: Any, samples: np.ndarray, last: float) -> np.ndarra
 def _without_law(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
     arrays = {"samples": samples[:_SHOWN]}
     if case.spec.startswith("bottleneck_mlp"):
-        grid = bench.settings.grid
-        key, solver = bench.settings.key(_SAMPLES), bench.settings.solver
-        start = float(grid[0]) * jax.random.normal(key, (8, *denoiser.image_shape))
-        _, way = sampling.solve(denoiser, start, grid, solver=solver, key=key, record=("y",))
-        spectrum = theory.jacobian_spectrum(denoiser, way["y"][-1], float(grid[-2]))
+        spectrum = theory.jacobian_spectrum(denoiser, *_last_points(bench, denoiser))
         arrays["singular_values"] = spectrum.mean(0)
     return arrays
 

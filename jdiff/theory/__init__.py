@@ -9,7 +9,7 @@ from jdiff.theory.checks import CheckRow, LawCheck
 from jdiff.theory.gaussian import GaussianLaw
 from jdiff.theory.laws import Law, continuous_law, law
 from jdiff.theory.pushforward import PushForwardLaw
-from jdiff.theory.rank import jacobian_rank, jacobian_spectrum, local_spectrum
+from jdiff.theory.rank import check_rank, jacobian_rank, jacobian_spectrum, local_spectrum
 from jdiff.theory.regression import RegressionLaw
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LawCheck",
     "PushForwardLaw",
     "RegressionLaw",
+    "check_rank",
     "continuous_law",
     "jacobian_rank",
     "jacobian_spectrum",

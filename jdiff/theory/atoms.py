@@ -4,10 +4,10 @@
     linear code, posterior decoder          x_n, where the codes V^T x_n are distinct
     posterior code, linear decoder          mu + V V^T (x_n - mu): new as images, copies in the code
 
-The code u follows the optimal denoiser of the projected data and ends at one of them. On a finite
-grid it ends within a few times the last sigma: codes closer than that blend, and the atoms' weights
-are w_n only in the limit of a fine grid and a large start. So the check asks where samples lie, not
-how often.
+The code u follows the optimal denoiser of the projected data, on its own: its r numbers are carried
+through the grid here, in float64, and decoded at the end. That is the law of the grid. Codes closer
+than a few times the last sigma blend, and the atoms' weights are w_n only in the limit of a fine
+grid and a large start.
 
 Reference: Levine and Weiss 2026, arXiv 2605.16415 (bottleneck denoisers).
 """
@@ -21,49 +21,71 @@ import numpy as np
 from jdiff import _check, _pixels
 from jdiff.denoisers import BottleneckDenoiser, OptimalDenoiser
 from jdiff.metrics import distinct, nearest
-from jdiff.metrics.intervals import wilson
-from jdiff.theory import checks
+from jdiff.theory import checks, steps
 
 # Codes farther apart than this many last sigmas do not blend: at 12, two equal weights differ by
 # exp(-12 * 12 / 2 + 12 * 3) for a code that ended three sigmas away from its atom.
 _RESOLVED = 12
 # How near, in units of the atoms' total deviation, a sample must lie to be at an atom.
 _AT = 1e-2
+# Draws of the law that samples are compared with, at most; and permutations of the two together.
+_DRAWS, _PERMUTATIONS = 2000, 1999
+# Values of a block of draws times atoms, 64 MB in float64.
+_BLOCK = 2**23
 
 
 class AtomsLaw:
-    """Samples are points of a finite set.
+    """Samples are points of a finite set, and blends of those whose codes nearly collide.
 
     Attributes:
       atoms: float32 [N, H, W, C], model units.
-      weights: float64 [N], their probabilities in the limit.
+      weights: float64 [N], their probabilities in the limit of a fine grid and a large start.
       resolved: share of the weight on atoms whose codes do not blend with others at the last sigma.
       image_shape: (H, W, C).
       about: what it is the law of, for messages.
     """
 
-    def __init__(self, atoms: Any, weights: Any, codes: Any, last_sigma: float, about: str = ""):
+    def __init__(
+        self,
+        atoms: Any,
+        weights: Any,
+        codes: Any,
+        sigmas: Any,
+        solver: str = "ddim",
+        about: str = "",
+        *,
+        mean: Any = None,
+        basis: Any = None,
+    ):
         """Stores the atoms and finds which of them have a code of their own.
 
         Args:
-          atoms: float [N, H, W, C], model units.
+          atoms: float [N, H, W, C], model units; what each code decodes to.
           weights: [N].
           codes: [N, r], where the atoms lie in the space in which the denoiser tells them apart.
-          last_sigma: the last positive level.
+          sigmas: the grid [T + 1], decreasing to 0.
+          solver: one of `steps.SOLVERS`.
           about: the denoiser's class.
+          mean: [D], with `basis` what makes a code of an image, V^T (y - mu); None where codes are
+            the images.
+          basis: [D, r], orthonormal columns.
         """
         self.atoms = np.asarray(atoms, np.float32)
         self.image_shape, self.about = self.atoms.shape[1:], about
         self.weights = _check.weights("weights", weights, len(self.atoms))
         self.resolved = 1.0
+        self._sigmas, self._solver = np.asarray(sigmas, np.float64), solver
+        self._code = None
+        if basis is not None:
+            self._code = np.asarray(mean, np.float64), np.asarray(basis, np.float64)
         codes, flat = np.asarray(codes, np.float32), self.atoms.reshape(len(self.atoms), -1)
         # An atom and its exact repeat are one atom: their blend is the atom.
         self._firsts = distinct(flat)
-        which = nearest(flat, flat[self._firsts], 1).indices[:, 0]
-        self._merged = np.bincount(which, self.weights, len(self._firsts))
         if len(self._firsts) > 1:
             gaps = nearest(codes, codes[self._firsts], 2).distances[:, 1]
-            self.resolved = float(self.weights[gaps > _RESOLVED * last_sigma].sum())
+            last = float(self._sigmas[-2])
+            self.resolved = float(self.weights[gaps > _RESOLVED * last].sum())
+        self._codes, self._values = codes.astype(np.float64), flat.astype(np.float64)
 
     @property
     def mean(self) -> np.ndarray:
@@ -83,69 +105,183 @@ class AtomsLaw:
         return np.linalg.svd(np.sqrt(self.weights)[:, None] * x, compute_uv=False) ** 2
 
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
-        """Draws atoms by their weights: float32 [n, H, W, C]."""
+        """Draws from the law of the grid, blends among them: float32 [n, H, W, C].
+
+        A draw costs one evaluation of the denoiser in float64 a step, and needs only the r numbers
+        of the code.
+        """
         _check.key("key", key)
         n = _check.integer("num_samples", num_samples)
-        chosen = jax.random.choice(key, len(self.weights), (n,), p=jnp.asarray(self.weights))
-        return jnp.asarray(self.atoms[np.asarray(chosen)])
+        seed = np.asarray(jax.random.bits(key, (4,), jnp.uint32))
+        rng = np.random.default_rng(seed.tolist())
+        rows = max(1, _BLOCK // len(self._codes))
+        parts = [self._draw(rng, min(rows, n - start)) for start in range(0, n, rows)]
+        x = np.concatenate(parts).astype(np.float32)
+        return jnp.asarray(x.reshape(n, *self.image_shape))
+
+    def _draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """[n, D]: codes from noise through the grid, then the decoder at the last level."""
+        codes = self._codes
+        u = self._sigmas[0] * rng.normal(size=(n, codes.shape[1]))
+        denoise = lambda u, sigma: self._mean_at(u, sigma, codes)
+        for sigma, sigma_next in steps.pairs(self._sigmas[:-1]):
+            deviation = np.sqrt(steps.noise_variance(sigma, sigma_next, self._solver))
+            u = steps.step(denoise, u, sigma, sigma_next, self._solver)
+            if deviation > 0:
+                u += deviation * rng.normal(size=u.shape)
+        return self._mean_at(u, self._sigmas[-2], self._values)
+
+    def _mean_at(self, u: np.ndarray, sigma: float, values: np.ndarray) -> np.ndarray:
+        """E[value | u] of codes [n, r]: [n, ...]."""
+        # |u - c|^2 without |u|^2, which is the same for all atoms.
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.weights)
+        logits = (u @ self._codes.T - np.sum(self._codes**2, 1) / 2) / sigma**2 + log_weights
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        return (p / p.sum(1, keepdims=True)) @ values
 
     def check(self, samples: Any, *, alpha: float = 0.01) -> checks.LawCheck:
-        """Do samples lie at the atoms?
+        """Do samples lie where the law's own draws lie, as often?
 
         Args:
           samples: [n, H, W, C], n >= 20, model units.
-          alpha: not used: no row leaves anything to a known chance. Where few atoms are resolved
-            (`resolved` near 0) the check says little.
+          alpha: the chance that samples of the law itself fail.
 
         Returns:
-          LawCheck; its row "at atoms" compares the share of samples at an atom (within 1 % of the
-          atoms' deviation) with the share of atoms that do not blend.
+          LawCheck. "at atoms": the share within 1 % of the atoms' deviation of one; "distance": how
+          far the others are (Kolmogorov-Smirnov); "frequencies": which atom is nearest, how often
+          (a permutation test, so that a part of the atoms alone is rejected); "decoder", of a
+          bottleneck with a linear decoder or a code of one number: whether every sample is what
+          the decoder makes of its code. The comparison is with at most 2,000 draws.
         """
+        from scipy import stats  # takes a third of a second to import
+
         tests = checks.Rows(alpha)
         x, came, overflowed = checks.admit(samples, self.image_shape)
         checks.overflow(tests, overflowed, came)
-        flat = self.atoms.reshape(len(self.atoms), -1)[self._firsts]
-        found = nearest(x.astype(np.float32), flat, 1)
-        off = self._merged[:, None] * (flat - self.mean.reshape(1, -1)) ** 2
+        flat = self._values[self._firsts]
+        draws = self.sample(jax.random.key(0, impl="threefry2x32"), min(len(x), _DRAWS))
+        own = np.asarray(draws, np.float64).reshape(len(draws), -1)
+        (distance, which), (own_distance, own_which) = (_nearest(v, flat) for v in (x, own))
+        off = self.weights[:, None] * (self._values - self.mean.reshape(1, -1)) ** 2
         # Of a single atom there is no deviation: then what float32 tells apart.
         tolerance = max(_AT * np.sqrt(np.sum(off)), 1e-5 * (1 + np.abs(flat).max()))
-        near = found.distances[:, 0] <= tolerance
-        # Blends end somewhere, but which share of samples ends in them is not known exactly: what
-        # is predicted is that no fewer samples lie at atoms than atoms are resolved, to 10 %.
-        upper = wilson(int(near.sum()), len(x))[1]
-        tests.fact(
-            "at atoms", near.mean(), self.resolved, upper >= 0.9 * self.resolved > 0,
-            f"share of samples at one of {len(flat):,} atoms (law: those that do not blend)",
+        near, own_near = distance <= tolerance, own_distance <= tolerance
+        counts = [[int(v.sum()), int((~v).sum())] for v in (near, own_near)]
+        tests.test(
+            "at atoms", near.mean(), own_near.mean(), stats.fisher_exact(counts)[1],
+            f"share of samples at one of {len(flat):,} atoms; {self.resolved:.1%} of their weight "
+            "does not blend",
         )  # fmt: skip
-        visited = len(np.unique(found.indices[near, 0]))
-        # What n draws by the weights visit; the weights are those of the limit.
-        expected = float(np.sum(1 - (1 - self._merged) ** len(x)))
-        tests.fact(
-            "visited", visited, expected, visited >= 0.2 * expected * self.resolved,
-            "different atoms among the samples",
+        # Below the tolerance a distance is float32 rounding: equal there.
+        both = [np.maximum(v, tolerance) for v in (distance, own_distance)]
+        statistic, p = checks.two_samples(*both)
+        expected = checks.ks_mean(len(x) * len(own) / (len(x) + len(own)))
+        tests.test(
+            "distance", statistic, expected, p, "distance to the nearest atom, Kolmogorov-Smirnov"
         )  # fmt: skip
+        statistic, expected, p = _permutation(which, own_which, len(flat))
+        visited, own_visited = len(np.unique(which)), len(np.unique(own_which))
+        tests.test(
+            "frequencies", statistic, expected, p,
+            f"nearest atoms: {visited:,} different in {len(x):,} samples, {own_visited:,} in "
+            f"{len(own):,} draws",
+        )  # fmt: skip
+        if self._code is not None and self._decodes():
+            away = float(self._off_decoder(x).max())
+            tests.fact(
+                "decoder", away, 0, away <= tolerance,
+                f"largest distance to the decoder at the sample's code (at most {tolerance:.2g})",
+            )  # fmt: skip
         return tests.finish(f"atoms of {self.about}", came, overflowed)
 
+    def _decodes(self) -> bool:
+        """Whether a sample's code can be found from its image: decoded linearly, or one number."""
+        _, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
+        return self._is_linear() or basis.shape[1] == 1
 
-def optimal(denoiser: OptimalDenoiser, sigmas: np.ndarray) -> AtomsLaw:
+    def _is_linear(self) -> bool:
+        mean, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
+        away = self._values - mean - self._codes @ basis.T
+        return bool(np.abs(away).max() <= 1e-5 * (1 + np.abs(self._values).max()))
+
+    def _off_decoder(self, x: np.ndarray) -> np.ndarray:
+        """Distances [n] of images [n, D] from what the decoder makes of their codes."""
+        mean, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
+        seen = (x - mean) @ basis
+        if self._is_linear():
+            return np.linalg.norm(x - mean - seen @ basis.T, axis=1)
+        # E[c | u] grows with u: bisection finds the u that a sample's own code is the mean at.
+        rows = max(1, _BLOCK // len(self._codes))
+        parts = np.array_split(np.arange(len(x)), -(-len(x) // rows))
+        return np.concatenate([self._bisect(x[i], seen[i]) for i in parts])
+
+    def _bisect(self, x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        last = float(self._sigmas[-2])
+        low, high = self._codes.min() - 10 * last, self._codes.max() + 10 * last
+        low, high = np.full_like(seen, low), np.full_like(seen, high)
+        for _ in range(40):  # to 1e-12 of the codes' range
+            middle = (low + high) / 2
+            below = self._mean_at(middle, last, self._codes) < seen
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return np.linalg.norm(x - self._mean_at((low + high) / 2, last, self._values), axis=1)
+
+
+def _nearest(x: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = nearest(x.astype(np.float32), atoms.astype(np.float32), 1)
+    return found.distances[:, 0], found.indices[:, 0]
+
+
+def _permutation(a: np.ndarray, b: np.ndarray, num: int) -> tuple[float, float, float]:
+    """Do two samples of a finite set have one distribution? Exact at any sparsity.
+
+    sum_j (a_j / n - b_j / m)^2 of their counts against the same after permuting which of the two a
+    draw belongs to; p-values smaller than permutations resolve from a gamma distribution with the
+    mean and variance of the permuted ones.
+
+    Returns:
+      The statistic, its mean over permutations (both times n m / (n + m)), and the p-value.
+    """
+    from scipy import stats
+
+    n, m = len(a), len(b)
+    together, rng = np.concatenate([a, b]), np.random.default_rng(0)
+    total = np.bincount(together, minlength=num)
+
+    def statistic(first: np.ndarray) -> float:
+        counts = np.bincount(first, minlength=num)
+        return float(np.sum((counts / n - (total - counts) / m) ** 2) * n * m / (n + m))
+
+    found = statistic(a)
+    null = np.array([statistic(rng.permutation(together)[:n]) for _ in range(_PERMUTATIONS)])
+    # Equal statistics count; rounding must not tell them apart.
+    exceeding = int(np.sum(null >= found * (1 - 1e-12)))
+    p, mean, spread = (1 + exceeding) / (1 + _PERMUTATIONS), null.mean(), null.var()
+    if exceeding < 10 and spread > 0:
+        p = min(p, stats.gamma(mean**2 / spread, scale=spread / mean).sf(found))
+    return found, float(mean), float(p)
+
+
+def optimal(denoiser: OptimalDenoiser, sigmas: np.ndarray, solver: str) -> AtomsLaw:
     """The training set itself."""
     images, weights = _bank(denoiser.bank)
     atoms = images.reshape(-1, *denoiser.image_shape)
-    return AtomsLaw(atoms, weights, images, float(sigmas[-2]), type(denoiser).__name__)
+    return AtomsLaw(atoms, weights, images, sigmas, solver, type(denoiser).__name__)
 
 
-def bottleneck(denoiser: BottleneckDenoiser, sigmas: np.ndarray) -> AtomsLaw:
+def bottleneck(denoiser: BottleneckDenoiser, sigmas: np.ndarray, solver: str) -> AtomsLaw:
     """Training images, or their projections on the code's subspace."""
     bank: Any = denoiser.bank
     codes, weights = _bank(bank)
+    mean, v = (np.asarray(a, np.float64) for a in (denoiser.mean, denoiser.basis))
     if denoiser.decoder == "posterior":
         values = np.asarray(bank.values)[_real(bank)]
         atoms = _pixels.to_model(values)
     else:
-        v = np.asarray(denoiser.basis, np.float64)
-        atoms = np.asarray(denoiser.mean, np.float64) + codes.astype(np.float64) @ v.T
+        atoms = mean + codes.astype(np.float64) @ v.T
     atoms = atoms.reshape(-1, *denoiser.image_shape)
-    return AtomsLaw(atoms, weights, codes, float(sigmas[-2]), type(denoiser).__name__)
+    name = type(denoiser).__name__
+    return AtomsLaw(atoms, weights, codes, sigmas, solver, name, mean=mean, basis=v)
 
 
 def _bank(bank: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ Laws never call the sampler: their agreement with samples is evidence.
 Reference: Levine and Weiss 2026, arXiv 2605.16415.
 """
 
+import difflib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ def law(denoiser: Any, sigmas: Any = None, solver: str = "ddim") -> Any:
         linear code and decoder, PolynomialDenoiser of degree 1 in several dimensions: a
         GaussianLaw; PolynomialDenoiser in one dimension: a PushForwardLaw (ddim and heun; under
         ddpm only degree 1 has a law, a GaussianLaw);
-        OptimalDenoiser and the other BottleneckDenoisers: an AtomsLaw, where samples lie.
+        OptimalDenoiser and the other BottleneckDenoisers: an AtomsLaw, points and their blends.
       sigmas: grid [T + 1] decreasing to 0; None takes what `jdiff.sample` takes.
       solver: "ddim", "heun" or "ddpm" (eta = 1).
 
@@ -98,8 +99,10 @@ def law(denoiser: Any, sigmas: Any = None, solver: str = "ddim") -> Any:
     if not isinstance(solver, str):
         raise TypeError(f"solver must be one of {', '.join(steps.SOLVERS)}; got {solver!r}.")
     if solver not in steps.SOLVERS:
+        close = difflib.get_close_matches(solver, steps.SOLVERS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"solver {solver!r} has no law; those that have one: {', '.join(steps.SOLVERS)}."
+            f"solver {solver!r} has no law.{hint} Those that have one: {', '.join(steps.SOLVERS)}."
         )
     if sigmas is None:
         own = denoiser.sigmas
@@ -155,9 +158,9 @@ def _of(denoiser: Any) -> Callable[[np.ndarray, str], Any]:
         case BottleneckDenoiser() if _is_affine_bottleneck(denoiser):
             return lambda sigmas, solver: linear.principal(denoiser, sigmas, solver)
         case BottleneckDenoiser():
-            return lambda sigmas, solver: atoms.bottleneck(denoiser, sigmas)
+            return lambda sigmas, solver: atoms.bottleneck(denoiser, sigmas, solver)
         case OptimalDenoiser():
-            return lambda sigmas, solver: atoms.optimal(denoiser, sigmas)
+            return lambda sigmas, solver: atoms.optimal(denoiser, sigmas, solver)
         case PolynomialDenoiser() if np.prod(denoiser.image_shape) == 1:
             return lambda sigmas, solver: _in_one_dimension(denoiser, sigmas, solver)
         case PolynomialDenoiser() if denoiser.degree == 1:

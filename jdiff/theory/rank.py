@@ -16,6 +16,7 @@ import numpy as np
 from jdiff import _check
 from jdiff.denoisers.protocol import Denoiser, check_denoiser, check_levels, check_rows
 from jdiff.metrics import nearest
+from jdiff.theory import checks
 
 
 def jacobian_spectrum(denoiser: Denoiser, y: Any, sigma: float) -> np.ndarray:
@@ -53,6 +54,39 @@ def jacobian_rank(
     tolerance = _check.number("tolerance", tolerance, above=0, below=1)
     values = jacobian_spectrum(denoiser, y, sigma)
     return np.sum(values > tolerance * values[:, :1], axis=1)
+
+
+def check_rank(
+    denoiser: Denoiser, y: Any, sigma: float, rank: int, *, tolerance: float = 1e-4
+) -> checks.LawCheck:
+    """Do samples lie in a set of at most `rank` dimensions? The bound of a bottleneck under x0.
+
+    Args:
+      denoiser: any denoiser.
+      y: points [B, H, W, C] where the last step starts, model units.
+      sigma: the last noise level > 0.
+      rank: the size of the code, from 1 to D - 1.
+      tolerance: singular values up to this share of the largest are rounding.
+
+    Returns:
+      LawCheck with one row, "rank": the largest rank of dD/dy at the points.
+
+    Raises:
+      TypeError: if it is not a denoiser.
+      ValueError: as `jacobian_spectrum`, or on a rank that bounds nothing.
+    """
+    values = jacobian_spectrum(denoiser, y, sigma)
+    rank = _check.integer("rank", rank, maximum=max(1, values.shape[1] - 1))
+    tolerance = _check.number("tolerance", tolerance, above=0, below=1)
+    found = np.sum(values > tolerance * values[:, :1], axis=1)
+    beyond = float(np.max(values[:, rank] / np.maximum(values[:, 0], np.finfo(float).tiny)))
+    tests = checks.Rows(0.01)
+    tests.fact(
+        "rank", found.max(), rank, found.max() <= rank,
+        f"dimensions at {len(found)} points, at most the code's; singular value {rank + 1} is "
+        f"{beyond:.2g} of the largest",
+    )  # fmt: skip
+    return tests.finish(f"dimension of {type(denoiser).__name__}", len(found), 0)
 
 
 def local_spectrum(samples: Any, *, num_neighbors: int = 12) -> np.ndarray:

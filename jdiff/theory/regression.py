@@ -21,6 +21,9 @@ from scipy import special
 from jdiff import _check
 from jdiff.theory import checks
 
+# Pairs of axes that are looked at, in a code of many numbers.
+_PAIRS = 100
+
 
 class RegressionLaw:
     """The r-dimensional surface u -> E[x | V^T x = u] over a Gaussian mixture, and how u falls.
@@ -160,19 +163,19 @@ class RegressionLaw:
             off <= max(0.05 * self.residual, rounding),
             f"rms distance to E[x | code] over the target's own, {self.residual:.3g}",
         )  # fmt: skip
-        r = u.shape[1]
-        spread = np.sqrt(np.diagonal(self._spread, axis1=1, axis2=2))  # [K, r]
 
-        def cdf(v: np.ndarray, i: int) -> np.ndarray:
-            z = (v[:, None] - self._codes[None, :, i]) / spread[None, :, i]
+        def cdf(v: np.ndarray, direction: np.ndarray) -> np.ndarray:
+            spread = np.sqrt(np.einsum("i,kij,j->k", direction, self._spread, direction))
+            z = (v[:, None] - (self._codes @ direction)[None]) / spread[None]
             return special.ndtr(z) @ self.weights
 
-        found = [stats.kstest(u[:, i], functools.partial(cdf, i=i)) for i in range(r)]
+        directions = _directions(u.shape[1])
+        found = [stats.kstest(u @ a, functools.partial(cdf, direction=a)) for a in directions]
         distances, p_values = np.array(found).T
         i, p = checks.worst(p_values)
         tests.test(
             "codes", distances[i], checks.ks_mean(len(x)), p,
-            f"Kolmogorov-Smirnov of the codes on the worst of {r} axes ({i})",
+            f"Kolmogorov-Smirnov along the worst of {len(directions)} directions ({i})",
         )  # fmt: skip
         return tests.finish(f"regression surface of {self.about}", came, overflowed)
 
@@ -181,3 +184,11 @@ class RegressionLaw:
         """The target's own rms distance to the surface, from 20,000 draws."""
         x, on_surface = self._drawn
         return float(np.sqrt(np.mean(np.sum((x - on_surface) ** 2, 1))))
+
+
+def _directions(r: int) -> np.ndarray:
+    """The axes, then sums and differences of two: codes whose axes alone are right fail there."""
+    axes = np.eye(r)
+    first, second = np.triu_indices(r, 1)
+    pairs = [axes[first] + axes[second], axes[first] - axes[second]]
+    return np.concatenate([axes, *(pair[:_PAIRS] / np.sqrt(2) for pair in pairs)])

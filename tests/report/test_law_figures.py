@@ -226,6 +226,16 @@ def test_names_in_the_sweep_do_not_collide():
         assert box.x1 <= figure.bbox.width
 
 
+def test_copies_by_chance_are_a_line_where_there_are_any():
+    by_chance = {"memorized_fraction_of_linear_law": {"value": 0.19}}
+    few = [swept("degree", k, 0.3 * k, 0.3, data="moons") for k in (1, 2)]
+    few = [LawRow({**r.record, "measures": {**r.record["measures"], **by_chance}}) for r in few]
+    panel: Any = law_sweep.sweep([*few, swept("rank", 3, 0.5, 0.3)]).axes[0]
+    assert "linear law, moons" in texts(panel)
+    assert "linear law, digits" not in texts(panel)
+    assert 0.19 in [line.get_ydata()[0] for line in panel.lines]
+
+
 def test_the_sweep_leaves_out_what_was_not_measured():
     rows = [swept("rank", 1, None, 0.5), swept("rank", 2, 0.5, None), swept("rank", 3, 0.5, 0.5)]
     other = LawRow({"label": "linear", "section": "gaussian", "status": "ok"})

@@ -311,16 +311,48 @@ def test_the_text_table_says_the_rows_numbers(rows):
     lines = laws_table([*rows[3:4], *rows[7:9], rows[10]]).splitlines()
     cells = [re.split(r" {2,}", line) for line in lines]
     assert cells[1] == [
-        *("linear", "digits", "gaussian", "obeyed"),
+        *("gaussian", "linear", "digits", "gaussian", "obeys"),
         *("0.250 [0.200–0.300] (0.000)", "0.125 (0.0312)", "1 of 1"),
     ]
-    assert cells[2][:4] == ["random_polynomial", "digits", "–", "no law"]
-    assert cells[3][:4] == ["linear:rank=1", "digits", "gaussian", "not tested"]
-    assert cells[4] == ["mlp<1>", "–", "–", "failed", "–", "–", "–"]
+    assert cells[2][:5] == ["without law", "random_polynomial", "digits", "–", "no law"]
+    assert cells[3][:5] == ["sweep", "linear:rank=1", "digits", "gaussian", "not tested"]
+    assert cells[4][1:] == ["mlp<1>", "–", "–", "failed", "–", "–", "–"]
     assert lines[5] == "mlp<1> failed: loss is NaN at step <420>"
     starts = [lines[0].index(head) for head in cells[0]]
     for line in lines[1:5]:
         assert all(line[start] != " " and line[start - 1 : start] in ("", " ") for start in starts)
+
+
+def test_whose_law_was_obeyed_is_said(rows):
+    other = changed(rows[3], law_of="A")
+    bound = changed(rows[3], law="dimension")
+    text = laws_table([other, bound])
+    assert "obeys the law of A" in text
+    assert "within its bound" in text
+    assert "obeys the law of A" in Page(render_laws(RESULTS, [other])).words
+
+
+def test_zero_escapes_are_not_worth_a_line_and_deviations_are(rows):
+    measures = {
+        "escaped": {"value": 0.0, "control": 0.0},
+        "deviation": {"value": 0.9517, "control": 0.9462},
+    }
+    words = Page(render_laws(RESULTS, [changed(rows[0], measures=measures)])).words
+    assert "escaped:" not in words
+    assert "standard deviation 0.952, by the law 0.946" in words
+
+
+def test_the_false_alarm_rate_is_that_of_tests_of_chance(rows):
+    record = dict(rows[3].record)
+    checked = {**record["check"], "alpha": 0.00031234}
+    facts = {
+        **{"passed": True, "alpha": 0.05},
+        "rows": [{"name": "rank", "statistic": 4, "expected": 4, "p_value": None, "passed": True}],
+    }
+    both = [changed(rows[3], check=checked), changed(rows[3], check=facts, law="dimension")]
+    words = Page(render_laws(RESULTS, both)).words
+    assert "α = 0.00031 a check" in words
+    assert "0.05" not in words
 
 
 def test_refusals(rows):

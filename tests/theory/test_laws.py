@@ -100,8 +100,10 @@ def test_those_without_say_why(denoiser, message):
 @pytest.mark.core
 def test_bad_solver_grid_and_levels():
     linear = LinearDenoiser.fit(IMAGES)
-    with pytest.raises(ValueError, match="solver 'dpmpp_2m' has no law; those .* ddim, heun, ddpm"):
+    with pytest.raises(ValueError, match="solver 'dpmpp_2m' has no law. Those .* ddim, heun, ddpm"):
         law(linear, GRID, "dpmpp_2m")
+    with pytest.raises(ValueError, match="Did you mean 'ddim'"):
+        law(linear, GRID, "dimm")
     with pytest.raises(TypeError, match="solver must be one of ddim, heun, ddpm; got Solver"):
         law(linear, GRID, jdiff.sampling.solvers.ddim)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="sigmas must decrease strictly to 0"):

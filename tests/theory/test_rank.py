@@ -1,5 +1,7 @@
 """The rank of a denoiser's Jacobian and of its samples."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from jdiff.denoisers import (
     PolynomialDenoiser,
 )
 from jdiff.networks import BottleneckMLP
-from jdiff.theory import jacobian_rank, jacobian_spectrum, local_spectrum
+from jdiff.theory import check_rank, jacobian_rank, jacobian_spectrum, local_spectrum
 
 SHAPE = (3, 3, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
@@ -48,6 +50,23 @@ def test_only_x0_bounds_the_rank_by_the_code(preconditioning, full):
     assert np.all(rank == 9) if full else np.all(rank <= 2)
 
 
+def test_a_trained_bottleneck_of_digits_keeps_its_bound_and_breaks_it_with_a_skip():
+    digits = jdiff.data.load("digits")
+    config = jdiff.TrainConfig(steps=40, batch_size=64, learning_rate=2e-3, warmup=5)
+    network = BottleneckMLP(code_dim=8, width=32)
+    trained = jdiff.train(network, digits, config, key=jax.random.key(0)).denoiser
+    last = 0.002
+    y = digits.images[:5].astype(np.float32) / 127.5 - 1
+    y = y + last * np.random.default_rng(0).normal(size=y.shape).astype(np.float32)
+    found = check_rank(trained, y, last, 8)
+    assert found.passed, str(found)
+    assert found.row("rank").statistic > 0  # a network that ignores its input would pass as well
+    skipped = dataclasses.replace(trained, preconditioning="edm")
+    assert check_rank(skipped, y, last, 8).failed == ("rank",)
+    # A code of eight numbers is not one of a single number.
+    assert check_rank(trained, y, last, 1).failed == ("rank",)
+
+
 @pytest.mark.parametrize("code", ["linear", "posterior"])
 def test_closed_bottlenecks(code):
     denoiser = BottleneckDenoiser.fit(IMAGES, 3, code=code)
@@ -74,6 +93,8 @@ def test_bad_input():
         jacobian_rank(denoiser, Y, 0.0)
     with pytest.raises(ValueError, match=r"tolerance must be in \(0"):
         jacobian_rank(denoiser, Y, 0.3, tolerance=0.0)
+    with pytest.raises(ValueError, match="rank must be from 1 to 8; got 9"):
+        check_rank(denoiser, Y, 0.3, 9)
     with pytest.raises(ValueError, match="num_neighbors must be from 2 to 3; got 12"):
         local_spectrum(Y)
 

@@ -81,6 +81,25 @@ def test_samples_of_the_best_bottleneck_denoiser_obey():
     assert set(TARGET.check(line).failed) == {"on surface", "codes"}
 
 
+def test_codes_of_two_numbers_must_fall_together_as_the_targets_do(rng):
+    a = rng.normal(size=(3, 3, 3)) * 0.3
+    covariances = a @ a.transpose(0, 2, 1) + 0.02 * np.eye(3)
+    basis = np.linalg.qr(rng.normal(size=(3, 2)))[0]
+    predicted = RegressionLaw([1, 2, 1], rng.normal(size=(3, 3)), covariances, basis, (1, 1, 3))
+    samples = np.asarray(predicted.sample(jax.random.key(8), 1000), np.float64)
+    found = predicted.check(samples.astype(np.float32))
+    assert found.passed, str(found)
+    # Each number of the code as predicted, on the surface, but the two drawn independently.
+    u = samples.reshape(-1, 3) @ basis
+    shuffled = np.stack([u[:, 0], rng.permutation(u[:, 1])], 1)
+    wrong = predicted.curve(shuffled).reshape(-1, 1, 1, 3)
+    assert predicted.check(wrong).failed == ("codes",)
+    # Not at the conditional mean: the best linear guess instead.
+    slope = np.linalg.lstsq(u - u.mean(0), samples.reshape(-1, 3) - samples.reshape(-1, 3).mean(0))
+    flat = samples.reshape(-1, 3).mean(0) + (u - u.mean(0)) @ slope[0]
+    assert "on surface" in predicted.check(flat.reshape(-1, 1, 1, 3)).failed
+
+
 def test_many_training_points_come_near_the_curve():
     """A finite set stopped at a last sigma that smooths over its points: kernel regression."""
     points = TARGET._target(jax.random.key(2), 20_000).astype(np.float32).reshape(-1, 1, 1, 2)
