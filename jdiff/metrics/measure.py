@@ -1,7 +1,8 @@
 """What every measure returns: a number, never without its control and its interval.
 
 The control is the same number for held-out real images, so that a value can be read: a set of
-samples memorizes no more than real images do, or it does.
+samples memorizes no more than real images do, or it does. A measure of a denoiser has one number a
+noise level: its value, interval and control are arrays [T].
 """
 
 import dataclasses
@@ -11,37 +12,46 @@ import numpy as np
 
 from jdiff.metrics.intervals import Interval
 
+# A float; of a denoiser float64 [T]. A union would have to be told apart wherever one is read.
+Number = Any
+Ends = Interval | tuple[np.ndarray, np.ndarray]
 
-@dataclasses.dataclass(frozen=True)
+
+# Arrays compare element by element, so that equality is written out below.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Measure:
-    """One measured number.
+    """One measured number, or one a noise level.
 
     Attributes:
       name: as in results.json, for example "memorized_fraction".
-      value: the number.
-      interval: its 95 % interval (low, high), or None.
+      value: the number; of a denoiser float64 [T], with the levels in constants["sigmas"].
+      interval: its 95 % interval (low, high), each like `value`, or None.
       control: the same number for held-out images, or None where the measure is a contrast.
       control_interval: the control's interval, or None.
       n: how many samples the value was taken over.
       features: the space distances were taken in: "pixels" ([0, 1]), "features" (given as rank 2),
         or a name put there with `dataclasses.replace`.
       constants: what the number depends on: thresholds, sizes, all of JSON types.
-      per_sample: [n] the values behind the number, or None; neither stored, compared nor printed.
+      per_sample: [n] or [n, T] the values behind the number (or as the measure says), or None;
+        neither stored, compared nor printed.
 
     Example:
       >>> print(Measure("nearest_rms", 0.25, (0.2, 0.3), 0.5, (0.4, 0.6), 9, "pixels", {"d": 64}))
       nearest_rms (pixels) = 0.25 [0.2, 0.3]; control 0.5 [0.4, 0.6]; n = 9; d = 64
+      >>> value = np.array([0.01, 0.2, 0.1])
+      >>> print(Measure("psnr_gap", value, None, None, None, 9, "pixels"))
+      psnr_gap (pixels) = 0.01 .. 0.2 over 3 sigmas; n = 9
     """
 
     name: str
-    value: float
-    interval: Interval | None
-    control: float | None
-    control_interval: Interval | None
+    value: Number
+    interval: Ends | None
+    control: Number | None
+    control_interval: Ends | None
     n: int
     features: str
     constants: dict[str, Any] = dataclasses.field(default_factory=dict)
-    per_sample: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    per_sample: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def title(self) -> str:
@@ -52,21 +62,27 @@ class Measure:
         return f"{name} ({self.features})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry under `measures[name]` of a row of results.json."""
+        """The entry under `measures[name]` of a row of results.json; arrays become lists."""
         return {
-            "value": self.value,
-            "interval": None if self.interval is None else list(self.interval),
-            "control": self.control,
-            "control_interval": (
-                None if self.control_interval is None else list(self.control_interval)
-            ),
+            "value": _plain(self.value),
+            "interval": _plain(self.interval),
+            "control": _plain(self.control),
+            "control_interval": _plain(self.control_interval),
             "n": self.n,
             "features": self.features,
             "constants": dict(self.constants),
         }
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Measure):
+            return NotImplemented
+        return self.name == other.name and self.to_dict() == other.to_dict()
+
     def __str__(self) -> str:
-        parts = [f"{self.title} = {_number(self.value, self.interval)}"]
+        over = ""
+        if isinstance(self.value, np.ndarray):
+            over = f" over {len(self.value)} sigma{'s' if len(self.value) > 1 else ''}"
+        parts = [f"{self.title} = {_number(self.value, self.interval)}{over}"]
         if self.control is not None:
             parts.append(f"control {_number(self.control, self.control_interval)}")
         parts.append(f"n = {self.n}")
@@ -79,11 +95,24 @@ class Measure:
         return "; ".join(parts + ([", ".join(constants)] if constants else []))
 
 
-def _number(value: float, interval: Interval | None) -> str:
+def _plain(value: Number | Ends | None) -> Any:
+    """Numbers as they are, arrays and pairs as lists."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_plain(end) for end in value] if isinstance(value, tuple) else value
+
+
+def _number(value: Number, interval: Ends | None) -> str:
     if interval is None:
         return _short(value)
-    return f"{_short(value)} [{_short(interval[0])}, {_short(interval[1])}]"
+    low, high = float(np.min(interval[0])), float(np.max(interval[1]))
+    return f"{_short(value)} [{_short(low)}, {_short(high)}]"
 
 
 def _short(value: Any) -> str:
+    """One number in three digits; many numbers as their smallest and largest."""
+    several = isinstance(value, np.ndarray | list) and len(value) > 0
+    if several and all(isinstance(x, float) for x in value):
+        low, high = _short(float(min(value))), _short(float(max(value)))
+        return low if low == high else f"{low} .. {high}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

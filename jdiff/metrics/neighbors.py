@@ -3,23 +3,30 @@
 The device lists, for each query, the references with the smallest lower bounds of the squared
 distance (shortlist.py). What the bounds cannot rule out is measured again, as float64 differences;
 where a list proves too short a longer one is made. So the answer is that of a float64 brute force,
-whatever the blocks, and nothing of size queries x references is held.
+whatever the blocks and the devices, and nothing of size queries x references is held. The
+references are divided over the devices of this process; their lists are merged there.
+
+Cosines go the same way: between directions q/|q| and r/|r| the squared distance is 2 - 2 cos.
 """
 
 import functools
-import hashlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, _pixels
+from jdiff import _check, _pixels, parallel
 from jdiff.metrics import inputs, shortlist
+from jdiff.metrics.distinct import digests, distinct  # noqa: F401  (others import them from here)
 
 QUERIES = 1024  # at a time
 SPARE = 32  # candidates kept beyond those asked for; among near twins up to 19 were needed
 WIDEN = 8  # longer lists are rare and each length is compiled: few, large steps up to all
+# Directions rounded to float32 move by at most 2^-24 each, squared distances up to 4 by 2^-21.
+DIRECTIONS = 2.0**-20
 
 
 class Neighbors(NamedTuple):
@@ -31,6 +38,18 @@ class Neighbors(NamedTuple):
     """
 
     distances: np.ndarray
+    indices: np.ndarray
+
+
+class CosineNeighbors(NamedTuple):
+    """Most similar references of n queries, most similar first.
+
+    Attributes:
+      cosines: float64 [n, k], in [-1, 1].
+      indices: int [n, k] into the references; of equally similar ones the smallest index first.
+    """
+
+    cosines: np.ndarray
     indices: np.ndarray
 
 
@@ -67,38 +86,54 @@ def nearest(
       >>> found.indices, found.distances.round(2)
       (array([[1, 0]]), array([[0.1, 0.9]]))
     """
-    references = inputs.real("references", references)
-    queries = inputs.samples("queries", queries)
-    inputs.same_shape("references", references, queries=queries)
-    allowed = np.ones(len(references), bool)
-    if among is not None:
-        allowed[:] = False
-        allowed[np.asarray(among)] = True
-    if exclude_self and len(queries) != len(references):
-        raise ValueError(
-            "queries must be the references themselves when exclude_self is set; got "
-            f"{len(queries)} queries and {len(references)} references."
-        )
-    k = _check.integer("k", k)
-    available = int(allowed.sum()) - (1 if exclude_self else 0)
-    if k > available:
-        kind = "references" if among is None else "references in among"
-        others = " other than the query itself" if exclude_self else ""
-        raise ValueError(f"k must be at most {available}, the number of {kind}{others}; got {k}.")
-
-    def settle(found: _Found) -> tuple[np.ndarray, list[np.ndarray]]:
-        # At least k references lie within the k-th upper bound; whatever lies surely beyond it
-        # is none of the k nearest.
-        kth = np.partition(found.upper, k - 1, axis=1)[:, k - 1 : k]
-        settled = found.complete | (found.lower[:, -1:] > kth)[:, 0]
-        possible = (found.lower <= kth) & (found.lower < np.inf)
-        squares = found.exact(possible & settled[:, None])
-        order = np.lexsort((found.indices, squares), axis=-1)[:, :k]
-        return settled, [np.take_along_axis(x, order, 1) for x in (squares, found.indices)]
-
-    search = _Search(references, allowed, np.zeros(len(references)), block_size)
-    squares, indices = search.run(queries, k + SPARE, settle, exclude_self=exclude_self)
+    given = _arguments(queries, references, k, among, exclude_self)
+    search = _Search(given.references, given.allowed, np.zeros(len(given.allowed)), block_size)
+    squares, indices = _smallest(search, given.queries, given.k, exclude_self)
     return Neighbors(np.sqrt(squares), indices)
+
+
+def nearest_cosine(
+    queries: Any,
+    references: Any,
+    k: int,
+    *,
+    among: Any = None,
+    exclude_self: bool = False,
+    block_size: int | None = None,
+) -> CosineNeighbors:
+    """The k references of largest cosine q.r / (|q| |r|) with each query, exactly.
+
+    The directions r/|r| are held as float32 [N, d], on the device too: of uint8 images that is
+    four times their size.
+
+    Args:
+      queries: images [n, H, W, C] (uint8 or unclipped model units) or features [n, d].
+      references: images [N, H, W, C] (uint8 or model units in [-1, 1]) or features [N, d]. Images
+        are compared on [0, 1], where nearly all are alike, features as float32.
+      k: how many, from 1 to the number of references allowed.
+      among: indices of the references allowed, or None for all.
+      exclude_self: whether query i is reference i, and not its own neighbour.
+      block_size: references in a block, or None to choose; the answer does not depend on it.
+
+    Returns:
+      CosineNeighbors.
+
+    Raises:
+      TypeError: on a dtype that is neither uint8 nor floating.
+      ValueError: on ranks or trailing shapes that differ, non-finite values, a k too large, or
+        rows of zeros, which have no direction (with their number).
+
+    Example:
+      >>> found = nearest_cosine(np.array([[2.0, 2.0]]), np.array([[0.0, 1.0], [3.0, 4.0]]), 2)
+      >>> found.indices, found.cosines.round(2)
+      (array([[1, 0]]), array([[0.99, 0.71]]))
+    """
+    given = _arguments(queries, references, k, among, exclude_self)
+    _no_zero_rows(queries=given.queries, references=given.references)
+    none = np.zeros(len(given.allowed))
+    search = _Search(given.references, given.allowed, none, block_size, cosine=True)
+    opposite, indices = _smallest(search, given.queries, given.k, exclude_self)
+    return CosineNeighbors(-opposite, indices)
 
 
 def inside_balls(
@@ -142,30 +177,73 @@ def inside_balls(
     return search.run(queries, SPARE, settle)[0]
 
 
-def distinct(references: Any) -> np.ndarray:
-    """Indices of the references that repeat no earlier one exactly, in order.
+class _Arguments(NamedTuple):
+    queries: np.ndarray
+    references: np.ndarray
+    allowed: np.ndarray  # bool [N]
+    k: int
 
-    With a repeat in the training set the two nearest distances of a copy are equal, and d1/d2 = 1
-    hides it.
 
-    Args:
-      references: images [N, H, W, C] or features [N, d].
-
-    Returns:
-      int [M], M <= N.
-
-    Example:
-      >>> distinct(np.array([[1.0], [2.0], [1.0]]))
-      array([0, 1])
-    """
+def _arguments(queries: Any, references: Any, k: Any, among: Any, exclude_self: bool) -> _Arguments:
     references = inputs.real("references", references)
-    rows = references.reshape(len(references), -1)
-    first: dict[bytes, int] = {}
-    for i, row in enumerate(rows):
-        # + 0.0: -0.0 equals 0.0 but has other bytes. 128 bits: no two rows collide by chance.
-        row = row if row.dtype == np.uint8 else row + np.float32(0)
-        first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
-    return np.fromiter(first.values(), int)
+    queries = inputs.samples("queries", queries)
+    inputs.same_shape("references", references, queries=queries)
+    allowed = np.ones(len(references), bool)
+    if among is not None:
+        allowed[:] = False
+        allowed[np.asarray(among)] = True
+    if exclude_self and len(queries) != len(references):
+        raise ValueError(
+            "queries must be the references themselves when exclude_self is set; got "
+            f"{len(queries)} queries and {len(references)} references."
+        )
+    k = _check.integer("k", k)
+    available = int(allowed.sum()) - (1 if exclude_self else 0)
+    if k > available:
+        kind = "references" if among is None else "references in among"
+        others = " other than the query itself" if exclude_self else ""
+        raise ValueError(f"k must be at most {available}, the number of {kind}{others}; got {k}.")
+    return _Arguments(queries, references, allowed, k)
+
+
+def _smallest(
+    search: "_Search", queries: np.ndarray, k: int, exclude_self: bool
+) -> list[np.ndarray]:
+    """The k smallest exact values of each query, growing, and their references."""
+
+    def settle(found: _Found) -> tuple[np.ndarray, list[np.ndarray]]:
+        # At least k references lie within the k-th upper bound; whatever lies surely beyond it
+        # is none of the k nearest.
+        kth = np.partition(found.upper, k - 1, axis=1)[:, k - 1 : k]
+        settled = found.complete | (found.lower[:, -1:] > kth)[:, 0]
+        possible = (found.lower <= kth) & (found.lower < np.inf)
+        values = found.exact(possible & settled[:, None])
+        order = np.lexsort((found.indices, values), axis=-1)[:, :k]
+        return settled, [np.take_along_axis(x, order, 1) for x in (values, found.indices)]
+
+    return search.run(queries, k + SPARE, settle, exclude_self=exclude_self)
+
+
+def _no_zero_rows(**arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        starts = range(0, len(array), QUERIES)
+        zero = np.concatenate(
+            [~np.any(inputs.flat(array[start : start + QUERIES]), axis=1) for start in starts]
+        )
+        if np.any(zero):
+            raise ValueError(
+                f"{name} must not hold rows of zeros (black images), whose cosine is not defined; "
+                f"got {int(zero.sum())} of {len(array)}, the first at {int(np.argmax(zero))}."
+            )
+
+
+def _directions(array: np.ndarray) -> np.ndarray:
+    """x / |x| of images on [0, 1] or features, float32 [n, d], rounded once."""
+    rows = np.empty((len(array), math.prod(array.shape[1:])), np.float32)
+    for start in range(0, len(array), QUERIES):
+        x = inputs.flat(array[start : start + QUERIES]).astype(np.float64)
+        rows[start : start + QUERIES] = x / np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
+    return rows
 
 
 class _Found(NamedTuple):
@@ -176,11 +254,12 @@ class _Found(NamedTuple):
     shift: np.ndarray  # float64 [m, 1]
     indices: np.ndarray  # int [m, width]
     complete: bool  # whether every reference is listed
-    exact: Callable[[np.ndarray], np.ndarray]  # mask -> float64 |q - r|^2, inf outside the mask
+    exact: Callable[[np.ndarray], np.ndarray]  # mask -> float64 |q - r|^2, inf outside the mask;
+    # where directions are listed -cos(q, r), which grows with their distance
 
 
 class _Search:
-    """The references on the device, and the loop that lengthens the lists."""
+    """The references on the devices, and the loop that lengthens the lists."""
 
     def __init__(
         self,
@@ -188,23 +267,38 @@ class _Search:
         allowed: np.ndarray,
         offsets: np.ndarray,
         block_size: int | None,
+        cosine: bool = False,
     ):
-        self.images = references.ndim == 4
+        self.images, self.cosine = references.ndim == 4, cosine
         self.rows = references.reshape(len(references), -1)
+        listed = _directions(references) if cosine else self.rows
+        self.convert = self.images and not cosine  # on the device
         num, dim = self.rows.shape
         # About 12 MB of floats a block: at 3,072 values a row twice as fast on a CPU as 50 MB.
         default = min(4096, max(256, 3 * 2**20 // dim))
         size = default if block_size is None else _check.integer("block_size", block_size)
-        self.block = min(num, size)
+        mesh = parallel.local_mesh()
+        per_device = -(-num // mesh.size)
+        self.block = min(per_device, size)
         # Any centre is right. One near the mean keeps |a| and |b|, and so the bound, small.
-        sample = self._floats(self.rows[:: max(1, num // 2048)])
+        sample = listed[:: max(1, num // 2048)]
+        sample = _pixels.to_unit(sample) if self.convert else sample
         self.centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.allowed, self.offsets = allowed, offsets
-        rows, centre = jnp.asarray(self.rows), jnp.asarray(self.centre)
-        squares = shortlist.squares(rows, centre, self.block, self.images)
-        self.norms = np.sqrt(np.asarray(squares, np.float64))
-        offsets_f32 = jnp.asarray(offsets, jnp.float32)
-        self.device = (rows, squares, jnp.asarray(allowed), offsets_f32, centre)
+        with np.errstate(over="ignore"):  # bounds that are not finite settle nothing
+            offsets_f32 = offsets.astype(np.float32)
+        self.mesh = mesh if mesh.size > 1 else None
+
+        def place(array: np.ndarray) -> jax.Array:
+            # Rows that fill the last devices' parts are not allowed, whatever else they say.
+            if self.mesh is None:
+                return jnp.asarray(array)
+            return parallel.split_rows(array, per_device * mesh.size, 0, mesh)
+
+        rows, centre = place(listed), jnp.asarray(self.centre)
+        squares = shortlist.squares(rows, centre, self.block, self.convert, self.mesh)
+        self.norms = np.sqrt(np.asarray(squares, np.float64)[:num])
+        self.device = (rows, squares, place(allowed), place(offsets_f32), centre)
 
     def run(
         self, queries: np.ndarray, width: int, settle: Callable, *, exclude_self: bool = False
@@ -252,6 +346,8 @@ class _Search:
             yield ids, _Found(lower, upper, np.zeros((len(ids), 1)), indices, True, exact)
 
     def _from_device(self, points: np.ndarray, own: np.ndarray, width: int, pad: int) -> _Found:
+        exact = functools.partial(self._exact, points)
+        points = _directions(points) if self.cosine else points
         a = points.astype(np.float64) - self.centre
         a_squares = np.square(a).sum(axis=1, keepdims=True)
         a_norms = np.sqrt(a_squares)
@@ -266,10 +362,13 @@ class _Search:
                 *self.device,
                 width=width,
                 block=self.block,
-                images=self.images,
+                images=self.convert,
+                mesh=self.mesh,
             )
             lower = np.asarray(lower, np.float64)[: len(points)]
             indices = np.asarray(indices)[: len(points)].astype(int)
+            # Where lists end in inf they may name rows that only fill a device's part.
+            indices = np.minimum(indices, len(self.rows) - 1)
             rounding = shortlist.rounding(
                 a_norms,
                 self.norms[indices],
@@ -277,20 +376,31 @@ class _Search:
                 self.offsets[indices],
                 points.shape[1],
             )
-            upper = lower + 2 * rounding
-        exact = functools.partial(self._exact, points, indices)
+            slack = DIRECTIONS if self.cosine else 0.0
+            lower, upper = lower - slack, lower + 2 * rounding + slack
+        exact = functools.partial(exact, indices)
         return _Found(lower, upper, a_squares, indices, False, exact)
 
     def _exact(self, points: np.ndarray, indices: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        squares = np.full(indices.shape, np.inf)
+        values = np.full(indices.shape, np.inf)
         rows, columns = np.nonzero(mask)
+        measure = _opposite_cosine if self.cosine else _square_distance
         step = max(1, 2**16 // points.shape[1])  # differences that stay in the processor's cache
         for start in range(0, len(rows), step):
             i, j = rows[start : start + step], columns[start : start + step]
-            others = self._floats(self.rows[indices[i, j]])
-            differences = np.subtract(points[i], others, dtype=np.float64)
-            squares[i, j] = np.einsum("nd,nd->n", differences, differences)
-        return squares
+            others = self.rows[indices[i, j]]
+            others = _pixels.to_unit(others) if self.images else others
+            values[i, j] = measure(points[i], others)
+        return values
 
-    def _floats(self, rows: np.ndarray) -> np.ndarray:
-        return _pixels.to_unit(rows) if self.images else rows
+
+def _square_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    difference = np.subtract(a, b, dtype=np.float64)
+    return np.einsum("nd,nd->n", difference, difference)
+
+
+def _opposite_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = [np.sqrt(np.einsum("nd,nd->n", x, x)) for x in (a, b)]
+    cosine = np.einsum("nd,nd->n", a, b) / (norms[0] * norms[1])
+    return -np.clip(cosine, -1.0, 1.0)  # it is not beyond 1 but for rounding

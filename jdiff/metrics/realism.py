@@ -1,10 +1,8 @@
-"""Do the samples look like data? Whole sets against the training set.
+"""Do the samples look like data? Two moments of the whole set against the training set's.
 
-precision: the share inside the union of the training points' k-nearest-neighbour balls.
-frechet_distance: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) between Gaussian fits.
-Both depend on the number of points, so value and control take the same n, the smaller of the two.
-Sources: Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative
-models"; Heusel et al. 2017 (FID; on pixels it is no FID, and is not called so).
+frechet_distance: |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) between Gaussian fits. It depends on
+the number of points, so value and control take the same n, the smaller of the two.
+Source: Heusel et al. 2017 (FID; on pixels it is no FID, and is not called so).
 """
 
 import math
@@ -13,70 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdiff import _check
 from jdiff.metrics import inputs
-from jdiff.metrics.intervals import NUM_PARTS, parts_interval, wilson
+from jdiff.metrics.intervals import NUM_PARTS, parts_interval
 from jdiff.metrics.measure import Measure
-from jdiff.metrics.neighbors import inside_balls, nearest
 
 ROWS = 4096  # converted to float64 at a time
-
-
-def ball_radii(train: Any, k: int = 5) -> np.ndarray:
-    """Distance from each training point to its k-th nearest other one, float64 [N].
-
-    Args:
-      train: [N, H, W, C] uint8 or model units in [-1, 1], or [N, d] features.
-      k: from 1 to N - 1; the point itself does not count, exact repeats of it do.
-
-    Raises:
-      TypeError: on a dtype that is neither uint8 nor floating.
-      ValueError: on a wrong rank, non-finite values or a k out of range.
-    """
-    return nearest(train, train, k, exclude_self=True).distances[:, -1]
-
-
-def precision(
-    generated: Any, train: Any, held_out: Any, k: int = 5, *, radii: np.ndarray | None = None
-) -> Measure:
-    """The share of samples inside the union of the training set's k-nearest-neighbour balls.
-
-    Args:
-      generated: images (uint8 or unclipped model units) or features.
-      train: N training images or features.
-      held_out: real images or features that were not trained on, for the control.
-      k: which neighbour gives a ball its radius, from 1 to N - 1.
-      radii: `ball_radii(train, k)`, if it is known.
-
-    Returns:
-      Measure with Wilson's intervals on the first n = min(generated, held out) of each;
-      `per_sample` holds 1 for inside and 0 for outside.
-
-    Raises:
-      TypeError: on a wrong dtype.
-      ValueError: on shapes that differ, non-finite values, a k out of range or other radii.
-
-    References:
-      Kynkäänniemi et al. 2019, eq. 1 and 2.
-    """
-    given = inputs.check(generated, train, held_out)
-    k = _check.integer("k", k, maximum=max(1, len(given.train) - 1))
-    if radii is None:
-        radii = ball_radii(given.train, k)
-    n = min(len(given.generated), len(given.held_out))
-    inside = inside_balls(given.generated[:n], given.train, radii)
-    control = inside_balls(given.held_out[:n], given.train, radii)
-    return Measure(
-        "precision",
-        float(inside.mean()),
-        wilson(int(inside.sum()), n),
-        float(control.mean()),
-        wilson(int(control.sum()), n),
-        n,
-        given.features,
-        {"k": k, "num_train": len(given.train)},
-        inside.astype(np.float64),
-    )
 
 
 class Moments(NamedTuple):

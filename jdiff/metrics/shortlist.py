@@ -2,7 +2,8 @@
 
 |q - r|^2 - |a|^2 = |b|^2 - 2 a.b, with a = q - m, b = r - m for any centre m. A scan over blocks
 of references takes it by float32 matmul, subtracts a bound of the rounding, and keeps the smallest.
-References stay as they lie in memory (uint8) and become floats one block at a time.
+References stay as they lie in memory (uint8) and become floats one block at a time. Where they are
+divided over devices, each lists its own, and the smallest of all lists are kept.
 The bound is the standard one for sums of products, dim u |a||b|: Higham 2002, Accuracy and
 Stability of Numerical Algorithms, section 3.1.
 """
@@ -12,8 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 
-from jdiff import _exact, _pixels
+from jdiff import _exact, _pixels, parallel
 
 
 def rounding(a_norm: Any, b_norm: Any, centre_norm: Any, offset: Any, dim: int) -> Any:
@@ -43,10 +45,23 @@ def _places(num: int, block: int) -> tuple[jax.Array, jax.Array]:
     return jnp.minimum(first_new, num - block), first_new
 
 
-@functools.partial(jax.jit, static_argnames=("block", "images"))
-def squares(references: jax.Array, centre: jax.Array, block: int, images: bool) -> jax.Array:
-    """|r - centre|^2 of every reference, [N]."""
+@functools.partial(jax.jit, static_argnames=("block", "images", "mesh"))
+def squares(
+    references: jax.Array,
+    centre: jax.Array,
+    block: int,
+    images: bool,
+    mesh: Mesh | AbstractMesh | None = None,
+) -> jax.Array:
+    """|r - centre|^2 of every reference, [N]; arguments as in `shortlist`."""
+    each = functools.partial(_squares, block=block, images=images)
+    if mesh is None:
+        return each(references, centre)
+    in_specs = (parallel.SPLIT, parallel.WHOLE)
+    return parallel.map_shards(each, mesh, in_specs, parallel.SPLIT)(references, centre)
 
+
+def _squares(references: jax.Array, centre: jax.Array, block: int, images: bool) -> jax.Array:
     def step(sums: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
         b = _block(references, centre, start, block, images)
         return jax.lax.dynamic_update_slice(sums, jnp.sum(b * b, axis=1), (start,)), None
@@ -55,7 +70,7 @@ def squares(references: jax.Array, centre: jax.Array, block: int, images: bool) 
     return jax.lax.scan(step, jnp.zeros(num, jnp.float32), _places(num, block)[0])[0]
 
 
-@functools.partial(jax.jit, static_argnames=("width", "block", "images"))
+@functools.partial(jax.jit, static_argnames=("width", "block", "images", "mesh"))
 def shortlist(
     queries: jax.Array,
     a_norms: jax.Array,
@@ -69,6 +84,7 @@ def shortlist(
     width: int,
     block: int,
     images: bool,
+    mesh: Mesh | AbstractMesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The `width` smallest lower bounds of |b|^2 - 2 a.b + offset, and their references.
 
@@ -84,13 +100,62 @@ def shortlist(
       offsets: [N], added to the squared distances.
       centre: [D].
       width: how many are kept, at most N.
-      block: references a step, at most N.
+      block: references a step, at most those of one device.
       images: whether references are converted to [0, 1].
+      mesh: the devices that references, squares, allowed and offsets are divided over, N a multiple
+        of their number; None where they lie whole.
 
     Returns:
       Lower bounds [Q, width], growing, and int32 indices [Q, width]; where fewer are allowed the
       bounds end in inf.
     """
+    each = functools.partial(_shortlist, width=width, block=block, images=images)
+    if mesh is None:
+        return each(queries, a_norms, own, references, squares, allowed, offsets, centre)
+    in_specs = (*[parallel.WHOLE] * 3, *[parallel.SPLIT] * 4, parallel.WHOLE)
+    merged = functools.partial(_merged, width=width, block=block, images=images)
+    return parallel.map_shards(merged, mesh, in_specs)(
+        queries, a_norms, own, references, squares, allowed, offsets, centre
+    )
+
+
+def _merged(
+    queries: jax.Array,
+    a_norms: jax.Array,
+    own: jax.Array,
+    references: jax.Array,
+    *rest: jax.Array,
+    width: int,
+    block: int,
+    images: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """On each device the list of its part, then of all lists the smallest, numbered in all."""
+    num = len(references)
+    first = parallel.axis_index() * num
+    lower, indices = _shortlist(
+        queries, a_norms, own - first, references, *rest,
+        width=min(width, num), block=block, images=images,
+    )  # fmt: skip
+    # [devices, Q, width] -> [Q, devices * width]; of equal bounds the smallest index stands first.
+    in_a_row = lambda x: jnp.moveaxis(parallel.gather_devices(x), 0, 1).reshape(len(x), -1)
+    smallest, at = jax.lax.top_k(-in_a_row(lower), width)
+    return -smallest, jnp.take_along_axis(in_a_row(indices + first), at, axis=1)
+
+
+def _shortlist(
+    queries: jax.Array,
+    a_norms: jax.Array,
+    own: jax.Array,
+    references: jax.Array,
+    squares: jax.Array,
+    allowed: jax.Array,
+    offsets: jax.Array,
+    centre: jax.Array,
+    *,
+    width: int,
+    block: int,
+    images: bool,
+) -> tuple[jax.Array, jax.Array]:
     num, dim = references.shape
     a = queries - centre[None]
     centre_norm = jnp.sqrt(jnp.sum(centre * centre))

@@ -93,3 +93,34 @@ def test_parts_interval_by_hand():
 def test_parts_interval_refuses(parts):
     with pytest.raises(ValueError, match="part_values must be 10 finite numbers"):
         intervals.parts_interval(0.0, parts)
+
+
+def test_left_out_interval_by_hand():
+    # 0..9: sum of squares about the mean 82.5; s^2 = 0.9 82.5 = 74.25, half width 2.26 8.6168
+    low, high = intervals.left_out_interval(5.0, range(10))
+    assert (low, high) == pytest.approx((5 - 19.474, 5 + 19.474), abs=1e-3)
+
+
+def test_of_a_mean_parts_and_parts_left_out_agree(rng):
+    # The mean without a part moves by 1/9 of what that part is away.
+    values = rng.normal(size=50)
+    part = intervals.part_of(50)
+    parts = [values[part == p].mean() for p in range(10)]
+    left_out = [values[part != p].mean() for p in range(10)]
+    expected = intervals.parts_interval(values.mean(), parts)
+    assert intervals.left_out_interval(values.mean(), left_out) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("parts", [np.zeros(9), np.full(10, np.nan), np.zeros((10, 1))])
+def test_left_out_interval_refuses(parts):
+    with pytest.raises(ValueError, match="left_out must be 10 finite numbers"):
+        intervals.left_out_interval(0.0, parts)
+
+
+def test_parts_hold_all_samples_in_order():
+    for n in (10, 47, 360):
+        part = intervals.part_of(n)
+        np.testing.assert_array_equal(part, np.sort(part))
+        sizes = np.bincount(part)
+        assert len(sizes) == 10
+        assert sizes.max() - sizes.min() <= 1

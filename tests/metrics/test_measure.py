@@ -68,3 +68,41 @@ def test_per_sample_is_neither_compared_nor_shown():
 def test_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         BARE.value = 1.0  # type: ignore[misc]
+
+
+def by_level() -> Measure:
+    value = np.array([0.2, 0.01, 0.125])
+    ends = (value - 0.25, value + 0.5)
+    constants = {"sigmas": [2.0, 0.5, 0.02], "parts": [1, 2], "none": []}
+    return Measure("psnr_gap", value, ends, value + 1, None, 9, "pixels", constants, np.eye(3))
+
+
+def test_values_by_level_are_stored_as_lists():
+    assert json.loads(json.dumps(by_level().to_dict())) == {
+        "value": [0.2, 0.01, 0.125],
+        "interval": [[0.2 - 0.25, 0.01 - 0.25, 0.125 - 0.25], [0.7, 0.51, 0.625]],
+        "control": [1.2, 1.01, 1.125],
+        "control_interval": None,
+        "n": 9,
+        "features": "pixels",
+        "constants": {"sigmas": [2.0, 0.5, 0.02], "parts": [1, 2], "none": []},
+    }
+
+
+def test_values_by_level_print_on_one_line_with_their_ends():
+    assert str(by_level()) == (
+        "psnr_gap (pixels) = 0.01 .. 0.2 [-0.24, 0.7] over 3 sigmas; control 1.01 .. 1.2; n = 9; "
+        "sigmas = 0.02 .. 2, parts = [1, 2], none = []"
+    )
+    alone = dataclasses.replace(BARE, value=np.array([0.5]))
+    assert str(alone) == "pearson_r (features) = 0.5 over 1 sigma; n = 9"
+
+
+def test_values_by_level_are_compared():
+    assert by_level() == by_level()
+    assert by_level() == dataclasses.replace(by_level(), per_sample=None)
+    assert by_level() != dataclasses.replace(by_level(), name="mse")
+    for field in ("value", "control"):
+        assert by_level() != dataclasses.replace(by_level(), **{field: np.array([0.2, 0.01, 0.5])})
+    assert by_level() != BARE
+    assert BARE != "pearson_r"

@@ -8,6 +8,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from jdiff.metrics import distinct, inside_balls, nearest, neighbors, shortlist
+from jdiff.metrics.neighbors import nearest_cosine
 
 
 def brute_force(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -195,6 +196,107 @@ def test_among_allows_only_those(num, rng):
     found = nearest(queries, references, 8, among=among)
     order = np.argsort(brute_force(queries, references[among]), axis=1)
     np.testing.assert_array_equal(found.indices, among[order])
+
+
+def cosines(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """[n, N] in float64, of the float32 values compared."""
+    unit = lambda x: x / np.float32(255) if x.dtype == np.uint8 else (x.astype("f4") + 1) / 2
+    rows = [(unit(x) if x.ndim == 4 else x.astype("f4")) for x in (queries, references)]
+    q, r = (x.reshape(len(x), -1).astype(np.float64) for x in rows)
+    length = lambda x: np.sqrt(np.square(x).sum(axis=-1))
+    return np.stack([(r * one).sum(axis=1) / (length(r) * length(one)) for one in q])
+
+
+def beam(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Directions 1e-5 apart, of lengths from 1e-3 to 1e3: cosines within 1e-9 of 1."""
+    axis = rng.normal(size=(1, 12))
+    scales = 10 ** rng.uniform(-3, 3, (900, 1))
+    references = (axis + 1e-5 * rng.normal(size=(900, 12))) * scales
+    return axis + 1e-5 * rng.normal(size=(20, 12)), references
+
+
+@pytest.mark.parametrize("case", [*CASES, beam], ids=lambda case: case.__name__)
+def test_nearest_cosine_is_a_float64_brute_force(case, rng):
+    queries, references = case(rng)
+    expected = cosines(queries, references)
+    found = nearest_cosine(queries, references, 5)
+    # Sums of at most 90 products of size 1 at most, in float64.
+    largest = -np.sort(-expected, axis=1)[:, :5]
+    np.testing.assert_allclose(found.cosines, largest, rtol=0, atol=1e-14)
+    at = np.take_along_axis(expected, found.indices, axis=1)
+    np.testing.assert_allclose(at, found.cosines, rtol=0, atol=1e-14)
+    assert all(len(set(row)) == 5 for row in found.indices)
+
+
+def test_a_plain_float32_product_would_not_do(rng):
+    # So that the case above is one: its largest float32 cosine is mostly another's.
+    queries, references = beam(rng)
+    unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    plain = np.argmax(unit(queries) @ unit(references).T, axis=1)
+    assert np.mean(plain != nearest_cosine(queries, references, 1).indices[:, 0]) > 0.5
+
+
+def test_nearest_cosine_does_not_see_lengths(rng):
+    queries, references = features(rng)
+    found = nearest_cosine(queries, references, 3)
+    lengths = 2.0 ** rng.integers(-20, 20, (900, 1))  # of these rounding knows nothing either
+    scaled = nearest_cosine(queries * 4, references * lengths, 3)
+    assert len(np.unique(lengths)) > 30
+    np.testing.assert_array_equal(scaled.indices, found.indices)
+    np.testing.assert_array_equal(scaled.cosines, found.cosines)
+    assert not np.array_equal(nearest(queries, references, 3).indices, found.indices)
+
+
+def test_equal_cosines_go_to_the_smallest_index(rng):
+    base = rng.normal(size=(40, 6))
+    found = nearest_cosine(base, np.concatenate([2 * base, base, base / 4]), 3)
+    np.testing.assert_array_equal(found.indices, np.arange(40)[:, None] + [[0, 40, 80]])
+    # A row's cosine with itself is 1 but for a rounding or two.
+    np.testing.assert_allclose(found.cosines, 1.0, rtol=0, atol=1e-15)
+    assert found.cosines.max() <= 1
+
+
+def test_nearest_cosine_whatever_the_blocks_and_the_order(calls, rng):
+    queries, references = twins(rng)
+    found = [nearest_cosine(queries, references, 4, block_size=size) for size in (64, 300, 5000)]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.indices, found[0].indices)
+        np.testing.assert_array_equal(other.cosines, found[0].cosines)
+    assert {tuple(call["lengths"]) for call in calls} == {(16,), (4,), (1,)}
+    p, s = rng.permutation(len(queries)), rng.permutation(len(references))
+    other = nearest_cosine(queries[p], references[s], 4)
+    np.testing.assert_array_equal(other.cosines, found[0].cosines[p])
+
+
+def test_nearest_cosine_among_and_without_itself(rng):
+    points = rng.normal(size=(300, 3))
+    among = np.sort(rng.choice(300, 50, replace=False))
+    found = nearest_cosine(points, points, 2, among=among, exclude_self=True)
+    expected = cosines(points, points)
+    np.fill_diagonal(expected, -np.inf)
+    order = np.argsort(-expected[:, among], axis=1, kind="stable")[:, :2]
+    np.testing.assert_array_equal(found.indices, among[order])
+
+
+def test_a_row_of_zeros_has_no_cosine(rng):
+    points = rng.normal(size=(50, 3))
+    holed = points.copy()
+    holed[[7, 20, 31]] = 0
+    words = "must not hold rows of zeros .* got 3 of 50, the first at 7"
+    with pytest.raises(ValueError, match="queries " + words):
+        nearest_cosine(holed, points, 1)
+    with pytest.raises(ValueError, match="references " + words):
+        nearest_cosine(points, holed, 1)
+    black = np.full((2, 4, 4, 1), -1.0)  # in model units
+    with pytest.raises(ValueError, match="queries .* got 2 of 2, the first at 0"):
+        nearest_cosine(black, np.ones((3, 4, 4, 1)), 1)
+
+
+def test_distinct_compares_what_is_measured():
+    # In float32 (x + 1) / 2 does not tell 1e-9 from 2e-9; their distance is 0.
+    x = np.array([1e-9, 2e-9, 0.5], np.float32).reshape(3, 1, 1, 1)
+    np.testing.assert_array_equal(distinct(x), [0, 2])
+    np.testing.assert_array_equal(distinct(x.reshape(3, 1)), [0, 1, 2])
 
 
 def test_distinct_keeps_the_first_of_each(rng):

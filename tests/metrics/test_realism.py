@@ -2,88 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from jdiff.metrics import ball_radii, frechet_distance, moments, precision, wilson
-
-# ---- precision
-
-
-def loop_precision(generated: np.ndarray, train: np.ndarray, k: int) -> list[bool]:
-    radii = []
-    for i, x in enumerate(train):
-        others = sorted(np.linalg.norm(x - y) for j, y in enumerate(train) if j != i)
-        radii.append(others[k - 1])
-    inside = []
-    for g in generated:
-        inside.append(any(np.linalg.norm(g - x) <= r for x, r in zip(train, radii, strict=True)))
-    return inside
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_precision_is_a_double_loop(k, rng):
-    train = rng.normal(size=(80, 2)).astype(np.float32).astype(np.float64)
-    generated = rng.normal(0, 2, size=(90, 2)).astype(np.float32).astype(np.float64)
-    held_out = rng.normal(size=(70, 2)).astype(np.float32).astype(np.float64)
-    found = precision(generated, train, held_out, k)
-    expected = loop_precision(generated[:70], train, k)
-    np.testing.assert_array_equal(found.per_sample, expected)
-    assert found.value == np.mean(expected)
-    assert found.interval == wilson(sum(expected), 70)
-    assert found.control == np.mean(loop_precision(held_out, train, k))
-    assert found.n == 70
-    assert 0.1 < found.value < 0.95
-
-
-@pytest.mark.core
-def test_precision_of_digits(digits):
-    train, held_out = digits
-    unit = lambda x: (x.reshape(len(x), -1) / np.float32(255)).astype(np.float64)
-    found = precision(held_out[:40], train[:150], held_out[:40])
-    assert (
-        found.value
-        == found.control
-        == np.mean(loop_precision(unit(held_out[:40]), unit(train[:150]), 5))
-    )
-    assert found.features == "pixels"
-    # Copies are centres of balls.
-    assert precision(train[:100], train, held_out).value == 1.0
-
-
-def test_ball_radii_count_repeats_and_not_the_point_itself():
-    points = np.array([[0.0], [0.0], [1.0], [3.0]])
-    np.testing.assert_array_equal(ball_radii(points, 1), [0, 0, 1, 2])
-    np.testing.assert_array_equal(ball_radii(points, 3), [3, 3, 2, 3])
-    # A copy of a repeated point lies in its ball of radius 0.
-    assert precision(points[:1], points, points[:1], 1).value == 1.0
-
-
-def test_known_radii_change_nothing(digits):
-    train, held_out = digits
-    known = precision(held_out, train[:300], held_out, 3, radii=ball_radii(train[:300], 3))
-    assert known == precision(held_out, train[:300], held_out, 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"k": 5}, ValueError, "k must be from 1 to 4; got 5"),
-        ({"k": 0}, ValueError, "k must be from 1 to 4; got 0"),
-        ({"k": 1.5}, TypeError, "k must be a whole number"),
-        ({"k": 2, "radii": np.ones(4)}, ValueError, "radii must be 5 finite"),
-    ],
-)
-def test_precision_refuses(options, error, words):
-    x = np.arange(10.0).reshape(5, 2)
-    with pytest.raises(error, match=words):
-        precision(x, x, x, **options)
-
-
-def test_balls_need_another_training_point():
-    x = np.zeros((1, 2))
-    with pytest.raises(ValueError, match="k must be at most 0, .* other than the query itself"):
-        precision(x, x, x, 1)
-
-
-# ---- Fréchet distance
+from jdiff.metrics import frechet_distance, moments
 
 
 def sqrtm_frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -228,18 +147,14 @@ def test_frechet_refuses(sizes, options, words, rng):
         frechet_distance(generated, train, held_out, train_moments=fit)
 
 
-# ---- both
-
-
-@pytest.mark.parametrize("measure", [precision, frechet_distance])
 @pytest.mark.parametrize("more", ["generated", "held_out"])
-def test_value_and_control_take_the_first_n_of_each(measure, more, digits):
+def test_value_and_control_take_the_first_n_of_each(more, digits):
     train, held_out = digits
     generated, real = train[:200] // 2, held_out[:200]
-    same = measure(generated, train, real)
+    same = frechet_distance(generated, train, real)
     if more == "generated":
-        other = measure(np.concatenate([generated, held_out[200:]]), train, real)
+        other = frechet_distance(np.concatenate([generated, held_out[200:]]), train, real)
     else:
-        other = measure(generated, train, np.concatenate([real, train[:50]]))
+        other = frechet_distance(generated, train, np.concatenate([real, train[:50]]))
     assert other == same
     assert same.n == 200

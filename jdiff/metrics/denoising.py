@@ -1,0 +1,379 @@
+"""Measures of a denoiser D, level by level: psnr_gap and equivariance_error.
+
+    psnr_gap(sigma) = PSNR(train) - PSNR(held out),   PSNR = -10 log10 max(mean (D(y) - x)^2, 1e-10)
+    equivariance_error(sigma) = |D(shift y) - shift D(y)| / |D(y)|,      shifts are circular
+
+at y = x + sigma z. A denoiser is any callable (y, sigma) -> x_hat on [B, H, W, C], traceable by
+jax and called without labels; sigma is in model units, errors are taken on [0, 1]. `at_levels`
+evaluates anything that can be asked of a denoiser at noisy images; what it returns for image i
+depends on (key, i, sigma) alone, and not on the other images, the other levels or the batch.
+Source of the gap: Kadkhodaie et al. 2024, "Generalization in diffusion models arises from
+geometry-adaptive harmonic representations".
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdiff import _check, _flops, _pixels, noise, parallel
+from jdiff.metrics import inputs
+from jdiff.metrics.intervals import RESAMPLES, bootstrap_mean
+from jdiff.metrics.measure import Measure
+
+MEASURE = 3  # folded into the user's key; training, sampling and fits fold other constants
+TRAIN, HELD_OUT = range(2)  # folded next; measures that choose more fold other constants
+PICK, NOISE = range(2)  # folded last: which images, and what each gets added
+BATCH = 64  # images a call
+LEAST_MSE = 1e-10  # on [0, 1]: PSNR ends at 100 dB
+
+
+class Noisy(NamedTuple):
+    """Which images of one set a denoiser is measured on, and the key of their noise."""
+
+    images: np.ndarray  # [n, H, W, C], as they came
+    indices: np.ndarray  # int [n], their places in the set
+    key: jax.Array
+
+
+class Given(NamedTuple):
+    """The arguments of a measure of a denoiser, checked."""
+
+    train: Noisy
+    held_out: Noisy
+    sigmas: np.ndarray  # float32 [T], decreasing
+    key: jax.Array  # for further choices of the measure
+
+
+def psnr_gap(
+    denoiser: Callable,
+    train: Any,
+    held_out: Any,
+    sigmas: Any = None,
+    *,
+    key: jax.Array,
+    num_images: int | None = None,
+    seed: int = 0,
+) -> Measure:
+    """How much better a denoiser removes noise from its training images than from others, in dB.
+
+    PSNR_train(sigma) - PSNR_held_out(sigma), the mean over images of -10 log10 max(MSE, 1e-10) on
+    [0, 1]. It is 0 where nothing was memorized.
+
+    Args:
+      denoiser: (y, sigma) -> x_hat.
+      train: the images it was trained on, [N, H, W, C] uint8 or model units in [-1, 1].
+      held_out: images that it was not trained on.
+      sigmas: levels in model units, decreasing (a closing 0 is left off). None takes the
+        denoiser's own, else nine from 2 to 0.02, which are 1 to 0.01 of the [0, 1] range.
+      key: of the noise and of the choice of images, jax.random.key(seed).
+      num_images: how many of each set, at least 2; None takes 256, or the smaller set.
+      seed: of the bootstrap.
+
+    Returns:
+      Measure with values [T] and bootstrap intervals of the difference of two means; no control,
+      as it is a contrast. `per_sample` holds the PSNRs [2, n, T] of training and held-out images,
+      whose means stand in the constants.
+
+    Raises:
+      TypeError: on a denoiser that is not callable, a wrong dtype or a key of another kind.
+      ValueError: on shapes that differ, levels that the denoiser was not fitted at, more images
+        than there are, or a denoiser whose answer is not finite.
+
+    References:
+      Kadkhodaie et al. 2024, figure 1.
+    """
+    if sigmas is None and getattr(denoiser, "sigmas", None) is None:
+        sigmas = np.geomspace(2.0, 0.02, 9)
+    given = arguments(denoiser, train, held_out, sigmas, key, num_images, default=256)
+    errors = [at_levels(_squared_error, denoiser, noisy, given.sigmas) for noisy in given[:2]]
+    psnr = -10 * np.log10(np.maximum(np.asarray(errors, np.float64), LEAST_MSE))
+    n = psnr.shape[1]
+    seed = _check.integer("seed", seed, minimum=0)
+    rng = np.random.default_rng(seed)
+    # A resample as the number of times that each image is drawn; the two sets are independent.
+    drawn = [rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for _ in psnr]
+    gaps = drawn[0] @ psnr[0] - drawn[1] @ psnr[1]
+    low, high = np.quantile(gaps, [0.025, 0.975], axis=0)
+    trained, others = psnr.mean(axis=1)
+    constants = {
+        "sigmas": given.sigmas.tolist(),
+        "psnr_train": trained.tolist(),
+        "psnr_held_out": others.tolist(),
+        "seed": seed,
+    }
+    gap = trained - others
+    return Measure("psnr_gap", gap, (low, high), None, None, n, "pixels", constants, psnr)
+
+
+def equivariance_error(
+    denoiser: Callable,
+    train: Any,
+    held_out: Any,
+    sigmas: Any,
+    *,
+    key: jax.Array,
+    levels: int = 1,
+    num_images: int | None = None,
+    seed: int = 0,
+) -> tuple[Measure, Measure]:
+    """How far a denoiser is from treating all places alike.
+
+    |D(shift y) - shift D(y)| / |D(y)|, Euclidean on [0, 1], a mean over circular shifts by `step`
+    pixels down and to the right, and over images. A network that halves its grid `levels` times can
+    be equivariant to steps of 2^levels alone, so both are reported, apart.
+
+    Args:
+      denoiser: (y, sigma) -> x_hat.
+      train: the images it was trained on, [N, H, W, C] uint8 or model units in [-1, 1].
+      held_out: images that it was not trained on, for the control.
+      sigmas: levels in model units, decreasing (a closing 0 is left off), or None for the
+        denoiser's own.
+      key: of the noise and of the choice of images.
+      levels: how often the denoiser halves its grid, at least 1, with 2^levels < H and W.
+      num_images: how many of each set, at least 2; None takes 64, or the smaller set.
+      seed: of the bootstrap.
+
+    Returns:
+      Two Measures with values [T], of one-pixel steps and of steps of 2^levels pixels
+      (constants["step"]): at noisy training images, and as control at noisy held-out ones.
+      `per_sample` is [n, T].
+
+    Raises:
+      TypeError: on a denoiser that is not callable, a wrong dtype or a key of another kind.
+      ValueError: on shapes that differ, steps as long as the image, levels that the denoiser was
+        not fitted at, more images than there are, or an x_hat that is not finite, or all black.
+    """
+    given = arguments(denoiser, train, held_out, sigmas, key, num_images, default=64)
+    least = min(given.train.images.shape[1:3])
+    if least < 3:
+        raise ValueError(
+            f"train must be images of at least 3 x 3 pixels; got {least} along a side."
+        )
+    levels = _check.integer("levels", levels, maximum=(least - 1).bit_length() - 1)
+    steps = (1, 2**levels)
+    found = [at_levels(_shifts(steps), denoiser, noisy, given.sigmas) for noisy in given[:2]]
+    if any(np.any(values[..., 0] == 0) for values in found):
+        raise ValueError("denoiser must not return images that are all black: |D(y)| is 0.")
+    ratios = [(values[..., 1:] / values[..., :1]).astype(np.float64) for values in found]
+    one, strided = (
+        mean_by_level(
+            "equivariance_error",
+            ratios[0][..., i],
+            ratios[1][..., i],
+            {"step": step, "sigmas": given.sigmas.tolist()},
+            seed,
+        )
+        for i, step in enumerate(steps)
+    )
+    return one, strided
+
+
+def _squared_error(denoise: Callable, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean squared error on [0, 1], [B]."""
+    return jnp.mean(((denoise(y) - x) / 2) ** 2, axis=(1, 2, 3))
+
+
+@functools.cache
+def _shifts(steps: tuple[int, ...]) -> Callable:
+    """|D(y)| and, for each step, the mean of |D(shift y) - shift D(y)|, [B, 1 + steps]."""
+    size = lambda x: jnp.sqrt(jnp.sum(x * x, axis=(1, 2, 3)))
+
+    def errors(denoise: Callable, x: jax.Array, y: jax.Array) -> jax.Array:
+        x_hat = _pixels.to_unit(denoise(y))
+
+        def error(step: int, axis: int) -> jax.Array:
+            shift = lambda image: jnp.roll(image, step, axis)
+            return size(_pixels.to_unit(denoise(shift(y))) - shift(x_hat))
+
+        means = [(error(step, 1) + error(step, 2)) / 2 for step in steps]
+        return jnp.stack([size(x_hat), *means], axis=1)
+
+    return errors
+
+
+# What every measure of a denoiser shares.
+
+
+def arguments(
+    denoiser: Callable,
+    train: Any,
+    held_out: Any,
+    sigmas: Any,
+    key: jax.Array,
+    num_images: int | None,
+    *,
+    default: int,
+) -> Given:
+    """The arguments checked, and as many images of either set chosen by the key.
+
+    Raises:
+      TypeError, ValueError: as the measures say.
+    """
+    if not callable(denoiser):
+        raise TypeError(
+            f"denoiser must be a callable (y, sigma) -> x_hat; got {type(denoiser).__name__}."
+        )
+    train, held_out = _check.images("train", train), _check.images("held_out", held_out)
+    inputs.same_shape("train", train, held_out=held_out)
+    shape = getattr(denoiser, "image_shape", None)
+    if shape is not None and tuple(shape) != train.shape[1:]:
+        raise ValueError(f"train must be images of the denoiser's {shape}; got {train.shape[1:]}.")
+    grid = fitted_levels(denoiser, sigmas)
+    inputs.at_least(2, train=train, held_out=held_out)
+    fewest = min(len(train), len(held_out))
+    if num_images is None:
+        num_images = min(default, fewest)
+    n = _check.integer("num_images", num_images, minimum=2, maximum=fewest)
+    key = jax.random.fold_in(_check.key("key", key), MEASURE)
+
+    def chosen(images: np.ndarray, which: int) -> Noisy:
+        of_set = jax.random.fold_in(key, which)
+        pick = jax.random.fold_in(of_set, PICK)
+        indices = np.sort(np.asarray(jax.random.permutation(pick, len(images))[:n]))
+        return Noisy(images[indices], indices, jax.random.fold_in(of_set, NOISE))
+
+    return Given(chosen(train, TRAIN), chosen(held_out, HELD_OUT), grid, key)
+
+
+def fitted_levels(denoiser: Callable, sigmas: Any) -> np.ndarray:
+    """Levels, float32 [T] decreasing, that a denoiser is defined at; None means all its own.
+
+    Raises:
+      ValueError: if there are none, or one was not fitted (relative tolerance 1e-5).
+    """
+    own = getattr(denoiser, "sigmas", None)
+    if sigmas is None and own is None:
+        raise ValueError(
+            "sigmas must be given: this denoiser is defined at any level and names none; got None."
+        )
+    grid = _check.levels("sigmas", own if sigmas is None else sigmas)
+    for sigma in grid if own is not None else ():
+        if not np.any(np.isclose(sigma, np.asarray(own), rtol=1e-5, atol=0)):
+            raise ValueError(
+                f"sigmas asks for level {sigma:.6g}, but this {type(denoiser).__name__} is defined "
+                f"only at {np.array2string(np.asarray(own), precision=4)}."
+            )
+    return grid
+
+
+def at_levels(
+    ask: Callable,
+    denoiser: Callable,
+    noisy: Noisy,
+    sigmas: np.ndarray,
+    *extra: Any,
+    batch_size: int = BATCH,
+) -> np.ndarray:
+    """What `ask` finds at y = x + sigma z, for n images at T levels.
+
+    One program serves all levels and batches; image i has the same z at every level.
+
+    Args:
+      ask: (denoise, x, y, *extra) -> [B, ...], with denoise(y) -> x_hat at the level and x, y
+        [B, H, W, C] in model units. One function object is compiled once.
+      denoiser: (y, sigma) -> x_hat; sigma is a scalar.
+      noisy: the images and the key of their noise.
+      sigmas: [T].
+      *extra: arrays that `ask` takes.
+      batch_size: images a call; the answer does not depend on it but for rounding.
+
+    Returns:
+      float32 [n, T, ...].
+
+    Raises:
+      ValueError: if something is not finite, naming the level.
+    """
+    images, indices, key = noisy
+    tree = as_argument(denoiser)
+    shape = images.shape[1:]
+    program = _compiled(ask, has_convolution(tree, shape))
+    batch = min(batch_size, len(images))
+    parts = []
+    for start in range(0, len(images), batch):
+        # The last batch ends with the last image again: one shape, one compilation.
+        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+        found = program(tree, images[rows], indices[rows].astype(np.int32), key, sigmas, extra)
+        parts.append(np.moveaxis(np.asarray(found), 0, 1)[: len(images) - start])
+    found = np.concatenate(parts)
+    finite = np.isfinite(found).all(axis=tuple(a for a in range(found.ndim) if a != 1))
+    if not np.all(finite):
+        raise ValueError(
+            "denoiser must give finite values at every level; it does not at sigma = "
+            f"{sigmas[np.argmin(finite)]:.4g}."
+        )
+    return found
+
+
+def mean_by_level(
+    name: str,
+    values: np.ndarray,
+    control: np.ndarray,
+    constants: dict[str, Any],
+    seed: int,
+) -> Measure:
+    """A Measure of means over images, from values [n, T] and the control's [m, T]."""
+
+    def summary(values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        low, high = np.transpose([bootstrap_mean(level, seed) for level in values.T])
+        return values.mean(axis=0), (low, high)
+
+    (value, interval), (against, against_interval) = summary(values), summary(control)
+    constants = {**constants, "seed": seed}
+    n = len(values)
+    return Measure(name, value, interval, against, against_interval, n, "pixels", constants, values)
+
+
+def as_argument(denoiser: Callable) -> Any:
+    """A denoiser as jit takes it: a pytree as it is, a plain function as part of the program."""
+    plain = jax.tree_util.all_leaves([denoiser])
+    return jax.tree_util.Partial(denoiser) if plain else denoiser
+
+
+def has_convolution(denoiser: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a denoiser of images of this shape runs convolutions, which want other options."""
+    leaves, structure = jax.tree.flatten(denoiser)
+    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return _has_convolution(structure, shapes, shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_convolution(structure: Any, shapes: tuple, shape: tuple[int, ...]) -> bool:
+    denoiser = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in shapes])
+    y, sigma = jax.ShapeDtypeStruct((1, *shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    return _flops.has_convolution(lambda d, *args: d(*args), denoiser, y, sigma)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(ask: Callable, convolutions: bool) -> Callable:
+    options = parallel.compiler_options(convolutions)
+    return jax.jit(functools.partial(_asked, ask), compiler_options=options or None)
+
+
+def _asked(
+    ask: Callable,
+    denoiser: Any,
+    images: jax.Array,
+    indices: jax.Array,
+    key: jax.Array,
+    sigmas: jax.Array,
+    extra: tuple,
+) -> jax.Array:
+    """The program: [T, B, ...], one level a step of a scan."""
+    x = _pixels.to_model(images)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    z = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], jnp.float32))(keys)
+
+    def step(sigma: jax.Array) -> jax.Array:
+        def denoise(y: jax.Array) -> jax.Array:
+            x_hat = denoiser(y, sigma)
+            chex.assert_equal_shape([x_hat, y])
+            return x_hat
+
+        return ask(denoise, x, noise.corrupt(x, sigma, z), *extra)
+
+    return jax.lax.map(step, sigmas)
