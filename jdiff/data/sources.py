@@ -286,6 +286,19 @@ def _decode_all(what: str, total: int, files: Iterable[tuple[str, Any]]) -> np.n
     return images
 
 
+def read_folder(folder: str | os.PathLike) -> np.ndarray:
+    """PNG or JPEG files of one folder, or of one subfolder a class, in sorted order.
+
+    Returns:
+      uint8 [n, H, W, C].
+
+    Raises:
+      ValueError: if there is no such folder, it is empty or holds other files, or the images
+        differ in size or mode, naming the first that does.
+    """
+    return _read_folder(Path(folder), None)[0]
+
+
 def _read_folder(
     folder: Path, classes: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:

@@ -1,7 +1,7 @@
 """The words of a report: what each verdict and measure means, and how it is printed.
 
 Definitions follow the papers named with them. A measure that is not listed here is still shown,
-under its own name: see `extra_measures`.
+under its own name: see `extra_measures`, and `GROUPS` for the page of one evaluation.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +34,21 @@ VERBS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How one measure is named, printed and explained."""
+    """How one measure is named, printed and explained.
+
+    Attributes:
+      title: its name in words.
+      short: the same where there is little room.
+      form: how its numbers are printed.
+      definition: what it is, with its source.
+      reading: one sentence: what a value says beside its control.
+    """
 
     title: str
     short: str
     form: Callable[[float | None], str]
     definition: str
+    reading: str = ""
 
 
 MEASURES = {
@@ -50,6 +59,7 @@ MEASURES = {
         "Share of samples whose nearest training image is far nearer than the second nearest: "
         "d₁/d₂ < c. Exact duplicates in the training set count once (Yoon et al. 2023; Gu et al. "
         "2023). 1: all copies.",
+        "Above the control: samples are copies of single training images.",
     ),
     "nearest_rms": Measure(
         "distance to the nearest training image",
@@ -57,6 +67,7 @@ MEASURES = {
         formats.significant,
         "Mean of d₁/√d, d the number of values in an image: the root-mean-square difference per "
         "pixel on a scale where black is 0 and white is 1 (Gu et al. 2023). 0: exact copies.",
+        "Below the control: nearer to the training images than real images are.",
     ),
     "precision": Measure(
         "precision",
@@ -64,6 +75,7 @@ MEASURES = {
         formats.proportion,
         "Share of samples inside the union of balls around training images, each reaching to that "
         "image's k-th neighbour (Kynkäänniemi et al. 2019). High: samples lie among real images.",
+        "As high as the control: samples lie among real images.",
     ),
     "frechet_distance": Measure(
         "Fréchet distance",
@@ -72,6 +84,7 @@ MEASURES = {
         "|m₁ − m₂|² + Tr(S₁ + S₂ − 2(S₁S₂)^½) between means m and covariances S of samples and "
         "training images. Low: the two moments agree. It depends on n, so compare it with its "
         "control only.",
+        "As low as the control: mean and covariance agree with those of real images.",
     ),
     "pearson_r_to_optimal": Measure(
         "agreement with the optimal denoiser",
@@ -80,16 +93,193 @@ MEASURES = {
         "Pearson correlation between a sample and the one that the Bayes-optimal denoiser of the "
         "training set makes from the same noise, each image's mean removed, averaged over samples. "
         "1: the architecture does what the optimal denoiser does.",
+        "1: the same images as the optimal denoiser makes, which are training images.",
     ),
     "memorized_fraction_half": Measure(
         "memorized fraction, c = 1/2",
         "memorized, c = 1/2",
         formats.proportion,
         "The memorized fraction with the looser threshold d₁/d₂ < 1/2.",
+        "The same with a looser threshold.",
     ),
+    "calibrated_distance": Measure(
+        "copies by calibrated distance",
+        "calibrated copies",
+        formats.proportion,
+        "Share of samples whose distance to the nearest training image is at most α times its mean "
+        "distance to the n nearest (Carlini et al. 2023).",
+        "Above the control: copies, where many training images look alike too.",
+    ),
+    "copy_rate": Measure(
+        "copy rate",
+        "copy rate",
+        formats.proportion,
+        "Share of samples whose largest cosine similarity to a training image exceeds τ (Somepalli "
+        "et al. 2023). On pixels unrelated images are similar as well: read it beside its control.",
+        "Above the control: samples repeat features of single training images.",
+    ),
+    "authenticity": Measure(
+        "authenticity",
+        "authenticity",
+        formats.proportion,
+        "Share of samples that lie farther from their nearest training image than that image lies "
+        "from its own nearest (Alaa et al. 2022). 0: all copies.",
+        "Below the control: samples crowd upon single training images.",
+    ),
+    "copying_z": Measure(
+        "copying z (C_T)",
+        "copying z",
+        formats.significant,
+        "Mann–Whitney z of distances to the nearest training image, samples against held-out "
+        "images, averaged over cells of the training set (Meehan et al. 2020). The held-out images "
+        "are in it: it is its own control.",
+        "Far below 0: nearer to the training set than held-out images. Far above: off the data.",
+    ),
+    "effective_memorization": Measure(
+        "effective memorization",
+        "EMM",
+        formats.count,
+        "Largest training size tried at which the memorized fraction is at least 1 − ε (Gu et al. "
+        "2023).",
+        "The larger, the more images it can learn by heart.",
+    ),
+    "two_split_agreement": Measure(
+        "agreement of two halves",
+        "two halves",
+        formats.proportion,
+        "Mean Pearson correlation between samples that two networks, trained on disjoint halves of "
+        "the data, make from the same noise (Kadkhodaie et al. 2024).",
+        "Near 1: what is generated no longer depends on which images were seen.",
+    ),
+    "patch_sources": Measure(
+        "sources of an image",
+        "sources",
+        formats.significant,
+        "An image is cut into tiles; the source of a tile is the training image whose tile at the "
+        "same place is most correlated with it. The number is the mean count of different sources "
+        "in an image; constant tiles have none (Kadkhodaie et al. 2024).",
+        "1: whole images are copied. As many as the control: put together as real images are.",
+    ),
+    "mosaic_consistency": Measure(
+        "mosaic consistency",
+        "mosaic",
+        formats.proportion,
+        "Share of pixels that equal, within ε on [0, 1], the centre of the training patch nearest "
+        "to the patch around them (Kamb & Ganguli 2025, theorem 4.1).",
+        "Above the control: images are mosaics of training patches.",
+    ),
+    "vendi": Measure(
+        "Vendi score",
+        "Vendi",
+        formats.significant,
+        "Effective number of different samples: the exponential of the entropy of the eigenvalues "
+        "of K/n, K the cosine similarities of n samples (Friedman & Dieng 2022). It grows with n.",
+        "Below the control: less variety than real images.",
+    ),
+    "kernel_distance": Measure(
+        "kernel distance",
+        "kernel",
+        formats.significant,
+        "Unbiased squared maximum mean discrepancy of the kernel (x·y/d + 1)³, mean over random "
+        "subsets (Bińkowski et al. 2018). About 0 for equal distributions; it may be negative.",
+        "As near 0 as the control: three moments agree with those of real images.",
+    ),
+    "recall": Measure(
+        "recall",
+        "recall",
+        formats.proportion,
+        "Share of training images inside the union of balls around samples, each reaching to that "
+        "sample's k-th neighbour (Kynkäänniemi et al. 2019).",
+        "As high as the control: every kind of image is generated.",
+    ),
+    "density": Measure(
+        "density",
+        "density",
+        formats.proportion,
+        "Mean number of training images' balls that a sample lies in, divided by k (Naeem et al. "
+        "2020). It may exceed 1.",
+        "As high as the control: samples lie where real images are dense.",
+    ),
+    "coverage": Measure(
+        "coverage",
+        "coverage",
+        formats.proportion,
+        "Share of training images whose ball holds a sample (Naeem et al. 2020).",
+        "As high as the control: samples reach all parts of the data.",
+    ),
+    "spectrum_distance": Measure(
+        "spectrum distance",
+        "spectrum",
+        formats.significant,
+        "Euclidean distance between the logarithms of the radial power spectra of samples and "
+        "training images (Durall et al. 2020).",
+        "As low as the control: as much coarse and fine detail as real images have.",
+    ),
+    "psnr_gap": Measure(
+        "PSNR gap (dB)",
+        "PSNR gap",
+        formats.significant,
+        "Mean peak signal-to-noise ratio of the denoised training images minus that of denoised "
+        "held-out images, at each noise level σ (Kadkhodaie et al. 2024). The held-out images are "
+        "in it: it is its own control.",
+        "0: it denoises images it has never seen as well as its own. Above 0: it knows its own.",
+    ),
+    "locality_profile": Measure(
+        "locality",
+        "locality",
+        formats.significant,
+        "Side, in pixels, of the square around a pixel that holds a share q of how strongly the "
+        "noisy image moves the denoiser's answer there, at each noise level σ (Niedoba et al. "
+        "2024).",
+        "Small: each pixel is decided by its surroundings. Large: by the whole image.",
+    ),
+    "equivariance_error": Measure(
+        "equivariance error",
+        "equivariance",
+        formats.significant,
+        "|D(shift y) − shift D(y)| / |D(y)| over circular shifts by a step, at each noise level σ. "
+        "A network that halves its grid treats only multiples of 2^levels pixels alike, so such "
+        "steps are told apart from steps of one pixel.",
+        "0: it treats every place of the image alike.",
+    ),
+    "explained_by": Measure(
+        "explained by",
+        "explained by",
+        formats.significant,
+        "Agreement of the denoiser's answers with those of a closed form, on the same noisy "
+        "images, at each noise level σ (Kamb & Ganguli 2025; Lukoianov et al. 2025). Five numbers "
+        "that are often confused: Pearson r, its square, the coefficient of determination R², the "
+        "cosine, and the mean squared error on [0, 1].",
+        "Near 1 (error near 0): it does what that closed form does.",
+    ),
+    "pearson_r": Measure("Pearson r", "r", formats.proportion, ""),
+    "r_squared": Measure("r squared", "r²", formats.proportion, ""),
+    "determination": Measure("determination R²", "R²", formats.significant, ""),
+    "cosine": Measure("cosine", "cosine", formats.proportion, ""),
+    "mse": Measure("mean squared error", "MSE", formats.significant, ""),
 }
 MAIN = ("memorized_fraction", "nearest_rms", "precision", "frechet_distance")
 SHOWN = (*MAIN, "pearson_r_to_optimal")  # the columns of the main table
+
+# The five numbers that tell how alike images are.
+STATISTICS = ("pearson_r", "r_squared", "determination", "cosine", "mse")
+# How the page of `jdiff evaluate` groups measures; one of another name comes last.
+GROUPS = {
+    "Memorization": (
+        *("memorized_fraction", "memorized_fraction_half", "nearest_rms", "calibrated_distance"),
+        *("copy_rate", "authenticity", "copying_z", "effective_memorization"),
+        "two_split_agreement",
+    ),
+    "Creativity": (
+        *("patch_sources", "mosaic_consistency", "vendi", "pearson_r_to_optimal"),
+        *STATISTICS,
+    ),
+    "Realism": (
+        *("precision", "recall", "density", "coverage", "frechet_distance", "kernel_distance"),
+        "spectrum_distance",
+    ),
+    "Denoiser": ("psnr_gap", "locality_profile", "equivariance_error", "explained_by"),
+}
 
 
 @dataclass(frozen=True)

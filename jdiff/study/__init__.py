@@ -1,6 +1,8 @@
 """Studies: architectures compared on one data set, from one noise, with a report."""
 
 from jdiff.study.config import Architecture, Budget, Study
+from jdiff.study.evaluate import Evaluation, evaluate
+from jdiff.study.evaluate_files import evaluate_from, evaluate_run, evaluate_samples
 from jdiff.study.laws import LawStudy
 from jdiff.study.presets import PRESETS
 from jdiff.study.run import rebuild_report, run
@@ -10,8 +12,13 @@ __all__ = [
     "PRESETS",
     "Architecture",
     "Budget",
+    "Evaluation",
     "LawStudy",
     "Study",
+    "evaluate",
+    "evaluate_from",
+    "evaluate_run",
+    "evaluate_samples",
     "load",
     "rebuild_report",
     "run",

@@ -1,0 +1,319 @@
+"""Every measure of one set of samples, and of the denoiser that made them: one table.
+
+What several measures need (neighbours, features, distances) is computed once. A measure that cannot
+be taken of these data, such as a spectrum of points, is left out with its reason, unless it was
+asked for by name.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdiff import _check, metrics
+from jdiff.data import ImageData
+from jdiff.denoisers import (
+    Denoiser,
+    EquivariantLinearDenoiser,
+    LinearDenoiser,
+    LocalLinearDenoiser,
+    OptimalDenoiser,
+)
+from jdiff.metrics import Measure
+
+Found = dict[str, Measure]
+PIXELS = "pixels"
+_NEAREST = 50  # neighbours of the calibrated distance
+# Levels of measures of a denoiser that is defined at any: 1 to 0.01 of the range [0, 1].
+_SIGMAS = np.geomspace(2.0, 0.02, 9)
+_WINDOW = 5  # of the local linear denoiser that explains
+
+
+class Subject:
+    """Samples, the data they are held against, and what is computed of them once.
+
+    Attributes:
+      samples: [n, H, W, C], uint8 or unclipped model units, finite.
+      data: training and held-out images.
+      denoiser: what made the samples, or None.
+      spaces: feature spaces beside pixels: name -> encoder (images -> float32 [n, d]).
+      seed: of bootstraps, subsets and noise.
+    """
+
+    def __init__(
+        self,
+        samples: np.ndarray,
+        data: ImageData,
+        denoiser: Denoiser | None = None,
+        spaces: Mapping[str, Callable[[Any], np.ndarray]] | None = None,
+        seed: int = 0,
+    ):
+        """Nothing is computed before it is asked for."""
+        self.samples, self.data, self.denoiser = samples, data, denoiser
+        self.spaces, self.seed = dict(spaces or {}), seed
+        self._arrays: dict[str, tuple] = {}
+
+    def arrays(self, space: str = PIXELS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Samples, training and held-out images, or their features in a space."""
+        if space not in self._arrays:
+            images = (self.samples, self.data.images, self.data.held_out)
+            if space != PIXELS:
+                images = tuple(np.asarray(self.spaces[space](x)) for x in images)
+            self._arrays[space] = images
+        return self._arrays[space]
+
+    @functools.cached_property
+    def key(self) -> jax.Array:
+        """Of the noise that a denoiser is measured with."""
+        return jax.random.key(self.seed, impl="threefry2x32")
+
+    @functools.cached_property
+    def distinct(self) -> np.ndarray:
+        """Training images that repeat no earlier one."""
+        return metrics.distinct(self.data.images)
+
+    @functools.cached_property
+    def neighbors(self) -> tuple[metrics.Neighbors, metrics.Neighbors]:
+        """The nearest distinct training images of samples and of held-out images."""
+        generated, train, held_out = self.arrays()
+        k = min(_NEAREST, len(self.distinct))
+        if k < 2:
+            raise ValueError("train must hold at least two distinct images, or d2 does not exist.")
+        nearest = lambda x: metrics.nearest(x, train, k, among=self.distinct)
+        return nearest(generated), nearest(held_out)
+
+    @functools.cached_property
+    def two(self) -> tuple[metrics.NearestTwo, metrics.NearestTwo]:
+        """The two nearest of each."""
+
+        def two(found: metrics.Neighbors) -> metrics.NearestTwo:
+            (d1, d2), (i, j) = found.distances[:, :2].T, found.indices[:, :2].T
+            return metrics.NearestTwo(d1, d2, i, j, self.data.num_train, len(self.distinct))
+
+        generated, held_out = self.neighbors
+        return two(generated), two(held_out)
+
+    def memorization(self, measure: Callable[..., Measure], **constants: Any) -> Measure:
+        """A measure of the two nearest training images."""
+        own, held_out = self.two
+        return measure(*self.arrays(), neighbors=own, held_out_neighbors=held_out, **constants)
+
+    @functools.cached_property
+    def levels(self) -> np.ndarray:
+        """Levels that the denoiser is measured at: its own, at most nine, or nine common ones."""
+        own = getattr(self.denoiser, "sigmas", None)
+        if own is None:
+            return _SIGMAS
+        own = np.asarray(own, np.float64)
+        places = np.unique(np.linspace(0, len(own) - 1, min(len(_SIGMAS), len(own))).round())
+        return own[places.astype(int)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """How a measure is taken.
+
+    Attributes:
+      take: (subject, space) -> measures by the key they are stored under.
+      spaced: whether it is taken in every feature space, or in pixels alone.
+      of_denoiser: whether it needs the denoiser.
+    """
+
+    take: Callable[[Subject, str], Found]
+    spaced: bool = False
+    of_denoiser: bool = False
+
+
+def _of_images(measure: Callable[..., Measure], **constants: Any) -> _Entry:
+    take = lambda s, space: {measure.__name__: measure(*s.arrays(), **constants)}
+    return _Entry(take)
+
+
+def _memorized(subject: Subject, space: str) -> Found:
+    take = functools.partial(subject.memorization, metrics.memorized_fraction)
+    return {"memorized_fraction": take(), "memorized_fraction_half": take(c=0.5)}
+
+
+def _calibrated(subject: Subject, space: str) -> Found:
+    own, held_out = subject.neighbors
+    found = metrics.calibrated_distance(
+        *subject.arrays(), neighbors=own, held_out_neighbors=held_out
+    )
+    return {"calibrated_distance": found}
+
+
+def _two_nearest(name: str) -> _Entry:
+    return _Entry(lambda s, space: {name: s.memorization(getattr(metrics, name))})
+
+
+def _copy_rate(subject: Subject, space: str) -> Found:
+    if space == PIXELS and subject.spaces:
+        return {}  # most pairs of images have a cosine near 1 on pixels
+    generated, train, held_out = subject.arrays(space)
+    nearest = [metrics.nearest_cosine(x, train, 1) for x in (generated, held_out)]
+    known: dict[str, Any] = {"neighbors": nearest[0], "held_out_neighbors": nearest[1]}
+    take = functools.partial(metrics.copy_rate, generated, train, held_out, **known)
+    return {"copy_rate": take(), "copy_rate_0.6": take(tau=0.6)}
+
+
+def _tiles(subject: Subject, space: str) -> Found:
+    # H // 4 by definition; of small images at least 4: two tiles of 2 x 2 correlate by chance.
+    height, width = subject.data.image_shape[:2]
+    side = min(max(4, height // 4), height, width)
+    return {"patch_sources": metrics.patch_sources(*subject.arrays(), side=side)}
+
+
+def _on_features(name: str, **constants: Any) -> _Entry:
+    measure = getattr(metrics, name)
+    return _Entry(lambda s, space: {name: measure(*s.arrays(space), **constants)}, spaced=True)
+
+
+def _balls(name: str) -> _Entry:
+    return _Entry(lambda s, space: {name: _prdc(s, space)[name]}, spaced=True)
+
+
+def _prdc(subject: Subject, space: str) -> Found:
+    known = subject.__dict__.setdefault("_balls", {})
+    if space not in known:
+        known[space] = metrics.prdc(*subject.arrays(space))
+    return known[space]
+
+
+def _locality(subject: Subject, space: str) -> Found:
+    profile = metrics.locality_profile(*_denoising(subject), subject.levels, key=subject.key)
+    return {f"locality_profile {m.constants['q']:.0%}": m for m in profile}
+
+
+def _equivariance(subject: Subject, space: str) -> Found:
+    levels = getattr(getattr(subject.denoiser, "module", None), "levels", 1)
+    levels = levels if isinstance(levels, int) else 1
+    # A network of so many levels that its step is as long as the image has no such step.
+    least = min(subject.data.image_shape[:2])
+    levels = max(1, min(levels, (least - 1).bit_length() - 1))
+    found = metrics.equivariance_error(
+        *_denoising(subject), subject.levels, key=subject.key, levels=levels
+    )
+    return {f"equivariance_error step {m.constants['step']}": m for m in found}
+
+
+def _explained(subject: Subject, space: str) -> Found:
+    images, shape = subject.data.images, subject.data.image_shape
+    window = min(_WINDOW, 2 * min(shape[:2]) - 1)
+    references = {
+        "optimal": OptimalDenoiser.fit(images),
+        "linear": LinearDenoiser.fit(images),
+        f"local_linear {window}": LocalLinearDenoiser.fit(images, patch_size=window),
+        "equivariant_linear": EquivariantLinearDenoiser.fit(images),
+    }
+    denoiser, train, held_out = _denoising(subject)
+    found = metrics.explained_by(
+        denoiser, references, train, held_out, subject.levels, key=subject.key
+    )
+    return {
+        f"explained_by {reference} {name}": measure
+        for reference, measures in found.items()
+        for name, measure in measures.items()
+    }
+
+
+def _gap(subject: Subject, space: str) -> Found:
+    return {"psnr_gap": metrics.psnr_gap(*_denoising(subject), subject.levels, key=subject.key)}
+
+
+def _denoising(subject: Subject) -> tuple[Any, np.ndarray, np.ndarray]:
+    return subject.denoiser, subject.data.images, subject.data.held_out
+
+
+# In the order of the report. effective_memorization needs a sweep of training-set sizes and
+# two_split_agreement two trainings: neither is a measure of one set of samples.
+MEASURES: dict[str, _Entry] = {
+    "memorized_fraction": _Entry(_memorized),
+    "nearest_rms": _two_nearest("nearest_rms"),
+    "calibrated_distance": _Entry(_calibrated),
+    "copy_rate": _Entry(_copy_rate, spaced=True),
+    "authenticity": _two_nearest("authenticity"),
+    "copying_z": _of_images(metrics.copying_z),
+    "psnr_gap": _Entry(_gap, of_denoiser=True),
+    "patch_sources": _Entry(_tiles),
+    "mosaic_consistency": _of_images(metrics.mosaic_consistency),
+    "vendi": _on_features("vendi"),
+    "locality_profile": _Entry(_locality, of_denoiser=True),
+    "equivariance_error": _Entry(_equivariance, of_denoiser=True),
+    "explained_by": _Entry(_explained, of_denoiser=True),
+    "frechet_distance": _on_features("frechet_distance"),
+    "kernel_distance": _on_features("kernel_distance"),
+    "precision": _balls("precision"),
+    "recall": _balls("recall"),
+    "density": _balls("density"),
+    "coverage": _balls("coverage"),
+    "spectrum_distance": _of_images(metrics.spectrum_distance),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+      measures: by key: the measure's name, with its feature space where that is not pixels.
+      skipped: why a measure was left out, by name.
+      seconds: what each took, by name.
+    """
+
+    measures: Found
+    skipped: dict[str, str]
+    seconds: dict[str, float]
+
+
+def measure(
+    subject: Subject, names: Sequence[str] | None = None, *, say: Callable[[str], None] = print
+) -> Measured:
+    """Takes measures of a subject.
+
+    Args:
+      subject: samples and data.
+      names: keys of `MEASURES`; None takes all that can be taken.
+      say: told what is being done.
+
+    Raises:
+      ValueError: on an unknown or repeated name, or one asked for by name that cannot be taken.
+    """
+    wanted = list(MEASURES) if names is None else list(names)
+    for name in wanted:
+        _check.choice("measure", name, MEASURES)
+        if wanted.count(name) > 1:
+            raise ValueError(f"measures must not repeat; got {name} {wanted.count(name)} times.")
+    found: Found = {}
+    skipped: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for name in wanted:
+        entry = MEASURES[name]
+        if entry.of_denoiser and subject.denoiser is None:
+            reason = "it is a measure of a denoiser, and only samples were given"
+            if names is not None:
+                raise ValueError(f"measure {name} cannot be taken: {reason}.")
+            skipped[name] = reason
+            continue
+        say(name)
+        started = time.perf_counter()
+        for space in (PIXELS, *subject.spaces) if entry.spaced else (PIXELS,):
+            try:
+                taken = entry.take(subject, space)
+            except ValueError as error:
+                if names is not None:
+                    raise ValueError(f"measure {name} cannot be taken: {error}") from error
+                skipped[_key(name, space)] = str(error)
+                continue
+            for key, value in taken.items():
+                value = dataclasses.replace(value, features=space)
+                found[_key(key, space)] = value
+        seconds[name] = time.perf_counter() - started
+    return Measured(found, skipped, seconds)
+
+
+def _key(name: str, space: str) -> str:
+    return name if space == PIXELS else f"{name} ({space})"
