@@ -206,16 +206,38 @@ def test_weights_come_back_summing_to_one():
     ("array", "words"),
     [
         ([1.0], ["must have shape (2,)", "got (1,)"]),
-        ([1.0, -1.0], ["must be finite and not negative", "-1.0"]),
-        ([1.0, np.nan], ["must be finite and not negative"]),
-        ([1.0, np.inf], ["must be finite and not negative"]),
+        ([[1.0], [1.0, 2.0]], ["must have shape (2,)", "lists in a list"]),
+        ([1.0, -1.0], ["must be finite and not negative; got -1.0 at place 1."]),
+        ([-np.inf, -1.0], ["must be finite and not negative; got -inf at place 0 and 1 more."]),
+        ([1.0, np.nan], ["must be finite and not negative; got nan at place 1."]),
+        ([1.0, np.inf], ["must be finite and not negative; got inf at place 1."]),
         ([0.0, 0.0], ["must not all be zero"]),
+        ([1e308, 1.7e308], ["must have a finite sum; got up to 1.7e+308."]),
     ],
-    ids=["length", "negative", "nan", "infinite", "zero"],
+    ids=["length", "ragged", "negative", "both", "nan", "infinite", "zero", "sum"],
 )
 def test_weights_refuse(array, words):
     with refused(ValueError, "weights", *words):
         _check.weights("weights", array, 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [([1j, 1.0], "complex128"), (["1", "b"], "<U1"), ([None, 1.0], "object")],
+    ids=["complex", "words", "none"],
+)
+def test_weights_that_are_no_real_numbers_are_refused(array, dtype):
+    with refused(TypeError, f"weights must be real numbers; got dtype {dtype}."):
+        _check.weights("weights", array, 2)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [[1, 3], np.array([1, 3], np.uint8), jnp.array([1, 3], jnp.bfloat16)],
+    ids=["integers", "bytes", "bfloat16"],
+)
+def test_weights_may_be_of_any_real_kind(array):
+    np.testing.assert_array_equal(_check.weights("weights", array, 2), [0.25, 0.75])
 
 
 # Noise levels and keys

@@ -4,6 +4,11 @@ import dataclasses
 import inspect
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import jax
@@ -297,6 +302,7 @@ def test_a_report_is_made_again(jdiff_command, data, tmp_path):
 
 
 STUDY = ["study", "demo", "--out", "OUT", "--no-cache"]
+LAWS = ["study", "laws", "--out", "OUT", "--no-cache"]
 TRAIN = ["train", "linear", "--data", "digits", "--out", "OUT", "--no-cache"]
 SAMPLE = ["sample", "RUN", "--sigmas", "karras:4", "--out", "OUT/a.npz", "--no-cache"]
 
@@ -310,7 +316,29 @@ SAMPLE = ["sample", "RUN", "--sigmas", "karras:4", "--out", "OUT/a.npz", "--no-c
         ([*STUDY, "--architectures", "optimall"], "'optimall'. Did you mean 'optimal'?"),
         ([*STUDY, "--architectures", "mlp:widht=3"], "is 'widht'. Did you mean 'width'?"),
         ([*STUDY, "--architectures", "unet:levels=9"], "levels must be at most 4"),
-        ([*STUDY, "--num-train", "9999"], "num_train must be from 1 to 1437; got 9999"),
+        ([*STUDY, "--num-train", "9999"], "num_train must be from 6 to 1437; got 9999"),
+        ([*STUDY, "--num-train", "3"], "num_train must be at least 6; got 3"),
+        ([*STUDY, "--sections", "star"], "study demo takes no --sections; of what makes a study"),
+        (
+            [*LAWS, "--architectures", "linear"],
+            "study laws takes no --architectures; of what makes a study it takes --data, --num-tr",
+        ),
+        ([*LAWS, "--seeds", "1"], "study laws takes no --seeds; of what makes a study it takes"),
+        ([*LAWS, "--num-train", "3"], "num_train must be at least 6; got 3"),
+        ([*LAWS, "--num-train", "9999"], "num_train must be from 6 to 1437; got 9999"),
+        ([*LAWS, "--sections", "star", "star"], "sections names star more than once"),
+        ([*LAWS, "--solver", "ddpm"], "solver is 'ddpm'."),
+        (
+            [*STUDY, "--architectures", "polynomial:degree=1,sigmas=karras:4"],
+            "is fitted at the levels of karras:4 and could not be sampled at those of sigmas",
+        ),
+        (["study", "demo", "--out", "RUN/config.json"], "config.json is a file"),
+        (["study", "laws", "--out", "RUN/config.json/new"], "config.json is a file"),
+        (
+            [*TRAIN[:4], "--out", "RUN/config.json"],
+            "must be a directory; RUN/config.json is a file",
+        ),
+        ([*SAMPLE[:-2], "RUN/config.json/a.npz"], "RUN/config.json: "),
         ([*STUDY, "--budget", "huge"], "budget must read tiny, steps:N, seconds:N or flops:N"),
         ([*STUDY, "--num-samples", "5"], "num_samples must be at least 20; got 5"),
         ([*STUDY, "--sigmas", "karras"], "sigmas must read NAME:STEPS, for example karras:18"),
@@ -325,6 +353,7 @@ SAMPLE = ["sample", "RUN", "--sigmas", "karras:4", "--out", "OUT/a.npz", "--no-c
             "architecture is 'liner'. Did you mean 'linear' or 'local_linear'?",
         ),
         (["train", "linear:rank=99", *TRAIN[2:]], "rank must be from 1 to 64; got 99"),
+        (["train", "polynomial:degree=1,sigmas=5", *TRAIN[2:]], "sigmas is '5'. Accepted: karras"),
         (["train", "mlp:width=a", *TRAIN[2:]], "width must be a whole number; got 'a'"),
         (["train", "linear", "--data", "npz:no.npz", *TRAIN[4:]], "there is no file no.npz"),
         ([*SAMPLE, "--num", "0"], "num_samples must be at least 1; got 0"),
@@ -343,7 +372,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JDIFF_BUDGET", raising=False)
     before = snapshot_of(linear_run)
-    args = [a.replace("OUT", str(tmp_path / "out")).replace("RUN", str(linear_run)) for a in args]
+    put = lambda text: text.replace("OUT", str(tmp_path / "out")).replace("RUN", str(linear_run))
+    args, message = [put(arg) for arg in args], put(message)
     status, out, err = jdiff_command(*args)
     assert (status, out) == (2, "")
     assert err.startswith("jdiff: ")
@@ -380,6 +410,147 @@ def test_what_cannot_be_parsed_is_told_in_words(
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.core
+def test_levels_that_a_run_was_not_fitted_at(jdiff_command, data, tmp_path):
+    command = ["train", "polynomial:degree=1,sigmas=karras:20", "--data", data, "--no-cache"]
+    assert jdiff_command(*command, "--out", tmp_path / "run")[0] == 0
+    command = ["sample", tmp_path / "run", "--num", "4", "--no-cache"]
+    status, printed, said = jdiff_command(*command, "--sigmas", "karras:7")
+    assert (status, printed, said.count("\n")) == (2, "", 1)
+    levels = ", ".join(f"{sigma:.4g}" for sigma in jdiff.noise.karras(20)[:-1])
+    assert said == (
+        "jdiff: sigmas karras:7 asks for levels that this PolynomialDenoiser was not fitted at; it "
+        f"was at {levels}. Leave --sigmas out to sample at these, or fit another run with the "
+        "option sigmas, as in polynomial:degree=3,sigmas=karras:7.\n"
+    )
+    assert jdiff_command(*command)[0] == 0
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", "[]", "results.json is damaged: it must hold an object; got []."),
+        ("results.json", "{", "results.json is damaged: Expecting"),
+        ("data.npz", None, "data.npz is missing."),
+        ("runs/linear-n24-s0/samples.npz", None, "samples.npz is missing."),
+        ("runs/linear-n24-s0/samples.npz", "PK", "samples.npz is damaged: "),
+    ],
+)
+def test_a_report_that_cannot_be_made_says_what_to_do(
+    jdiff_command, linear_study, tmp_path, name, content, message
+):
+    out = shutil.copytree(linear_study, tmp_path / "out")
+    if content is None:
+        (out / name).unlink()
+    else:
+        (out / name).write_text(content)
+    status, printed, said = jdiff_command("report", out)
+    assert (status, printed, said.count("\n")) == (2, "", 1)
+    assert said.startswith("jdiff: ")
+    assert message in said
+    assert said.endswith("Run the study again: what is whole is kept, the rest made anew.\n")
+
+
+@pytest.fixture(scope="module")
+def linear_study(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("studies") / "linear"
+    command = ["study", "demo", "--data", data, "--architectures", "linear", *TINY]
+    cli.main([*command, "--out", str(out)])
+    return out
+
+
+@pytest.mark.core
+def test_a_directory_of_another_study_is_told_by_its_name(jdiff_command, linear_study):
+    status, _, said = jdiff_command("study", "laws", "--out", linear_study, "--no-cache")
+    assert status == 2
+    assert said.startswith(
+        f"jdiff: out_dir {linear_study} belongs to the study 'demo', and this is 'laws'."
+    )
+
+
+@pytest.mark.core
+def test_the_help_says_which_solvers_the_laws_take(jdiff_command):
+    _, out, _ = jdiff_command("study", "laws", "--help")
+    words = " ".join(re.sub(r"[│╭╰╮╯─]", " ", out).split())
+    assert "of laws those that all its laws know, ddim or heun" in words
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["report", "DIR"], "stopped."),
+        (["study", "demo"], "stopped; the same command goes on from here."),
+        (["study", "demo", "--force"], "stopped; the same command, without --force, goes on from"),
+    ],
+    ids=["report", "study", "force"],
+)
+def test_an_interrupt_is_one_line(jdiff_command, monkeypatch, args, message):
+    from jdiff import study
+
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "rebuild_report", stopped)
+    monkeypatch.setattr(study, "run", stopped)
+    flags = [] if args[0] == "report" else ["--no-cache"]
+    status, printed, said = jdiff_command(*args, *flags)
+    assert (status, printed) == (130, "")
+    # A line break first: the cursor stands behind ^C or a progress bar.
+    assert said.startswith(f"\njdiff: {message}")
+    assert said.count("\n") == 2
+
+
+COMMAND = """
+from jdiff import cli, study
+{body}
+study.run = run
+cli.main()
+"""
+# Leaving by sys.exit while this compiles is a segmentation fault.
+COMPILES = """
+import jax
+import jax.numpy as jnp
+
+def run(*args, **kwargs):
+    def f(x):
+        for _ in range(1000):
+            x = jnp.sin(x @ x)
+        return x
+    lowered = jax.jit(f).lower(jnp.ones((8, 8)))
+    print("ready", flush=True)
+    lowered.compile()
+"""
+# What is raised in such a callback is printed and dropped.
+COLLECTS = """
+import gc
+import time
+
+def run(*args, **kwargs):
+    gc.callbacks.append(lambda phase, info: time.sleep(30))
+    print("ready", flush=True)
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("body", [COMPILES, COLLECTS], ids=["compiles", "collects"])
+def test_an_interrupt_ends_the_process_in_order(body):
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND.format(body=body), "study", "demo", "--no-cache"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "")
+    assert said == "\njdiff: stopped; the same command goes on from here.\n"
 
 
 def test_what_is_no_users_mistake_is_not_hidden(monkeypatch):

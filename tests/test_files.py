@@ -134,3 +134,38 @@ def test_objects_are_neither_written_nor_read(tmp_path):
     np.savez(path, bad=np.array([{}, None], object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         _files.read_arrays(path)
+
+
+def test_an_object_comes_back_with_the_entries_that_it_must_have(tmp_path):
+    path = tmp_path / "a.json"
+    _files.write_json(path, {"rows": [1], "study": {"name": "é"}, "schema": 1})
+    found = _files.read_object(path, rows=list, study=dict, schema=int)
+    assert found == {"rows": [1], "study": {"name": "é"}, "schema": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"rows": [', "Expecting value"),
+        (b"", "Expecting value"),
+        (b"\xff\xfe\x00", "can't decode"),
+        (b"null", "it must hold an object; got null"),
+        (b"[" + b"1, " * 50 + b"1]", r"it must hold an object; got \[1, 1, .*\.\.\.\.$"),
+        (b"{}", "it lacks 'rows'"),
+        (b'{"rows": {}}', "'rows' must be a list; got {}"),
+    ],
+    ids=["cut off", "empty", "bytes", "null", "list", "lacking", "kind"],
+)
+def test_what_is_no_such_object_is_named(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json is damaged: .*{message}"):
+        _files.read_object(tmp_path / "a.json", rows=list)
+
+
+def test_a_directory_is_no_file_nor_below_one(tmp_path):
+    _files.refuse_file("out", tmp_path)
+    _files.refuse_file("out", tmp_path / "new" / "newer")
+    (tmp_path / "notes").write_text("mine")
+    for path in (tmp_path / "notes", tmp_path / "notes" / "new"):
+        with pytest.raises(ValueError, match=r"out .* must be a directory; .*notes is a file"):
+            _files.refuse_file("out", path)

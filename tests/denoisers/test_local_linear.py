@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdiff.denoisers import LinearDenoiser, LocalLinearDenoiser
+from jdiff.denoisers import LinearDenoiser, LocalLinearDenoiser, axes, local_linear
 
 call = jax.jit(lambda denoiser, y, sigma: denoiser(y, sigma))
 window_weights = jax.jit(lambda denoiser, sigma: denoiser.window_weights(sigma))
@@ -78,25 +78,45 @@ def test_against_least_squares_a_pixel(
         np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_fitted_fields_are_the_windows_covariances(rng: np.random.Generator) -> None:
-    shape, k = (4, 5, 2), 3
+@pytest.mark.parametrize("num_blocks", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "k"),
+    [((4, 5, 2), 3), ((3, 7, 1), 5), ((2, 6, 2), 9), ((6, 2, 1), 5), ((3, 4, 1), 1)],
+    ids=["inside", "higher than the image", "all rows", "wider than the image", "one pixel"],
+)
+def test_the_fitted_fields_are_the_windows_covariances(
+    shape: tuple[int, int, int],
+    k: int,
+    num_blocks: int,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images = correlated(rng, 60, shape)
-    denoiser = LocalLinearDenoiser.fit(images, patch_size=k)
-    mu, s = moments(images)
+    weights = rng.uniform(0.1, 1, 60)
+    monkeypatch.setattr(axes, "_BLOCK", 60 // num_blocks)
+    seen_rows, blocks = [], axes.blocks
+    count = lambda *a: [seen_rows.append(len(x)) or (x, q) for x, q in blocks(*a)]
+    monkeypatch.setattr(axes, "blocks", count)
+    denoiser = LocalLinearDenoiser.fit(images, patch_size=k, weights=weights)
+    assert seen_rows == [60 // num_blocks] * num_blocks * 2  # once for the mean
+    mu, s = moments(images, weights)
     np.testing.assert_allclose(denoiser.mean, mu, atol=1e-6)
     basis, values = np.asarray(denoiser.basis), np.asarray(denoiser.eigenvalues)
-    assert basis.shape == (20, 18, 18)
-    assert values.shape == (20, 18)
+    pixels, size, half = shape[0] * shape[1], k * k * shape[2], k // 2
+    assert basis.shape == (pixels, size, size)
+    assert values.shape == (pixels, size)
     assert values.min() >= 0
     assert (denoiser.patch_size, denoiser.image_shape, denoiser.sigmas) == (k, shape, None)
+    # The image with a border of "nowhere": what is outside has covariance 0 with everything.
+    place = np.arange(pixels * shape[2]).reshape(shape)
+    place = np.pad(place, ((half, half), (half, half), (0, 0)), constant_values=-1)
     for p, (i, j) in enumerate(np.ndindex(shape[:2])):
-        # The image with a border of "nowhere": what is outside has covariance 0 with everything.
-        place = np.pad(np.arange(40).reshape(shape), ((1, 1), (1, 1), (0, 0)), constant_values=-1)
         window = place[i : i + k, j : j + k].ravel()
         inside = window >= 0
         expected = np.where(np.outer(inside, inside), s[np.ix_(window, window)], 0)
-        np.testing.assert_allclose((basis[p] * values[p]) @ basis[p].T, expected, atol=1e-6)
-        np.testing.assert_allclose(basis[p].T @ basis[p], np.eye(18), atol=1e-6)
+        # float32 rounding of eigenpairs of covariances up to 1.
+        np.testing.assert_allclose((basis[p] * values[p]) @ basis[p].T, expected, atol=2e-6)
+        np.testing.assert_allclose(basis[p].T @ basis[p], np.eye(size), atol=2e-6)
 
 
 @pytest.mark.core
@@ -248,8 +268,39 @@ def test_small_windows_need_no_square_matrix(rng: np.random.Generator) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert denoiser.basis.shape == (4096, 9, 9)
-    # 4096 x 4096 float64 values are 134 MB; the windows' covariances 2.7 MB, their places 1 MB.
+    # 4096 x 4096 float64 values are 134 MB; those of three image rows 6 MB, the basis 1.3 MB.
     assert peak < 20e6
+
+
+def test_a_basis_beyond_the_stated_memory_is_refused_with_its_size(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = rng.integers(0, 256, (3, 64, 64, 1), dtype=np.uint8)
+    message = (
+        "patch_size 63 makes 4,096 windows of 3,969 values, whose basis would take 240.4 GiB, more "
+        "than 16 GiB; a smaller window"
+    )
+    with pytest.raises(ValueError, match=message):
+        LocalLinearDenoiser.fit(images, patch_size=63)
+    small = images[:, :4, :4]
+    monkeypatch.setattr(local_linear, "MAX_BYTES", 4 * 16 * 9**2)
+    assert LocalLinearDenoiser.fit(small, patch_size=3).basis.nbytes == local_linear.MAX_BYTES
+    monkeypatch.setattr(local_linear, "MAX_BYTES", 4 * 16 * 9**2 - 1)
+    with pytest.raises(ValueError, match="patch_size 3 makes 16 windows of 9 values"):
+        LocalLinearDenoiser.fit(small, patch_size=3)
+
+
+def test_only_a_long_fit_shows_a_bar(
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = rng.integers(0, 256, (3, 4, 4, 1), dtype=np.uint8)
+    LocalLinearDenoiser.fit(images, patch_size=3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(local_linear, "_QUIET", 0)
+    LocalLinearDenoiser.fit(images, patch_size=3)
+    assert "LocalLinearDenoiser.fit: windows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,66 @@ def test_degree_one_is_the_linear_denoiser(shape, rng):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def normal_equations(x, w, sigma, ridge):
+    """Degree 1 of whole images, float64: the slopes in y and the value at the mean."""
+    mu = w @ x
+    covariance = (x - mu).T @ ((x - mu) * w[:, None])
+    # E (y - mu)(y - mu)^T, and the ridge on slopes times the deviation of y: scale^2 |slope|^2.
+    scale = np.diag(covariance) + sigma**2
+    noisy = covariance + sigma**2 * np.eye(len(mu)) + ridge * np.diag(scale)
+    return np.linalg.solve(noisy, covariance), mu
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("num", [60, 6], ids=["N > D", "N < D"])
+@pytest.mark.parametrize("ridge", [0.0, 0.02])
+@pytest.mark.parametrize("route", ["axes", "rows"])
+def test_degree_one_by_both_routes_against_the_normal_equations(
+    num, ridge, route, rng, monkeypatch
+):
+    images = rng.integers(0, 256, (num, 4, 3, 1), dtype=np.uint8)
+    images[:, 1, 1] = 77  # a value that never deviates
+    w = rng.uniform(0.1, 1, num)
+    calls = []
+    rows = polynomial._by_rows
+    monkeypatch.setattr(polynomial, "_by_rows", lambda *a: calls.append(1) or rows(*a))
+    if route == "rows":
+        monkeypatch.setattr(polynomial, "_RESOLVED", np.inf)
+    levels = [3.0, 0.3, 0.01]
+    denoiser = PolynomialDenoiser.fit(images, 1, levels, w, ridge=ridge)
+    assert len(calls) == (route == "rows")
+    x = (images.reshape(num, -1) / np.float32(127.5) - np.float32(1)).astype(np.float64)
+    for t, sigma in enumerate(levels):
+        slopes, mu = normal_equations(x, w / w.sum(), np.float64(np.float32(sigma)), ridge)
+        found = np.asarray(denoiser.coefficients[t], np.float64)
+        np.testing.assert_allclose(found[0], mu, atol=1e-7)
+        # Slopes below 1, twice rounded to float32.
+        scale = np.asarray(denoiser.scale[t], np.float64)[:, None]
+        np.testing.assert_allclose(found[1:] / scale, slopes, atol=3e-7)
+
+
+def test_a_level_beyond_the_axes_is_fitted_by_rows(rng, monkeypatch):
+    """Noise of 1e-12 beside an eigenvalue of 1: those of float64 err by 1e-16."""
+    x = rng.normal(size=(30, 1, 1, 2)) * [1.0, 1e-5]
+    calls = []
+    rows = polynomial._by_rows
+    monkeypatch.setattr(polynomial, "_by_rows", lambda *a: calls.append(1) or rows(*a))
+    denoiser = PolynomialDenoiser.fit(x, 1, [1.0, 1e-6])
+    assert calls
+    y = x.astype(np.float32)
+    np.testing.assert_allclose(call(denoiser, y, jnp.float32(1e-6)), y, atol=1e-6)
+
+
+def test_the_images_are_met_once_for_all_levels(rng, monkeypatch):
+    x, met = rng.normal(size=(30, 1, 1, 2)), []
+    basis = polynomial._basis
+    monkeypatch.setattr(polynomial, "_basis", lambda u, *a: met.append(len(u)) or basis(u, *a))
+    for levels in ([3.0], KARRAS[:10]):
+        met.clear()
+        PolynomialDenoiser.fit(x, 3, levels)
+        assert met == [30]
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3, 5, 7])
 def test_gauss_hermite_points_are_a_gaussian_to_it(degree):
     """Moments up to 2k agree with N(0, 1), whose best denoiser is y / (1 + sigma^2), exactly."""
@@ -266,6 +326,45 @@ def test_a_singular_level_names_itself_and_a_ridge_helps():
     fitted = PolynomialDenoiser.fit(TWO, 9, KARRAS, ridge=1e-10)
     x_hat = call(fitted, jnp.asarray(TWO, jnp.float32), jnp.float32(KARRAS[-2]))
     np.testing.assert_allclose(x_hat, TWO, atol=1e-2)
+
+
+def test_a_high_degree_is_fitted_or_refused_at_once(rng):
+    x = rng.normal(size=(200, 1, 1, 1))
+    denoiser = PolynomialDenoiser.fit(x, 40, [5.0])
+    y = jnp.asarray(x + 5 * rng.normal(size=x.shape), jnp.float32)
+    mu, variance = x.mean(), x.var()
+    linear = mu + variance / (variance + 25) * (y - mu)
+    # At 5 deviations of noise all but the linear term is small, whatever the degree.
+    np.testing.assert_allclose(call(denoiser, y, jnp.float32(5)), linear, atol=0.05)
+    refused = [
+        # Solved, but in float32 its terms of size 1e12 cancel to values of size 1: noise.
+        (TWO, 40, 0.5, "terms of degree 40 cancel, so that float32 sums err by 4e.05 where the"),
+        (TWO, 2000, 5.0, "degree 2000 is too high: its binomial coefficients overflow float64"),
+        (np.zeros((1, 1, 1, 784)), 10**9, 0.5, r"takes 10\^\d+ basis functions, more than 2,500"),
+    ]
+    for points, degree, sigma, message in refused:
+        with pytest.raises(ValueError, match=message):
+            PolynomialDenoiser.fit(points, degree, [sigma])
+
+
+def test_a_basis_that_overflows_on_a_rare_outlier_is_refused():
+    points = np.array([-1.0, 1.0, 1e6]).reshape(3, 1, 1, 1)
+    with pytest.raises(ValueError, match="degree 60 is too high for this data: its functions over"):
+        PolynomialDenoiser.fit(points, 60, [1.0], weights=[1.0, 1.0, 1e-12])
+
+
+def test_identical_images_are_returned_at_any_degree():
+    denoiser = PolynomialDenoiser.fit(np.full((3, 1, 2, 1), 40, np.uint8), 2, [0.5])
+    x_hat = call(denoiser, jnp.ones((1, 1, 2, 1)), jnp.float32(0.5))
+    np.testing.assert_allclose(x_hat, np.full((1, 1, 2, 1), 40 / 127.5 - 1), atol=1e-6)
+
+
+def test_only_a_long_fit_shows_a_bar(monkeypatch, capsys):
+    PolynomialDenoiser.fit(TWO, 3, KARRAS)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(polynomial, "_QUIET", 0)
+    PolynomialDenoiser.fit(TWO, 3, KARRAS)
+    assert "PolynomialDenoiser.fit: levels" in capsys.readouterr().err
 
 
 @pytest.mark.core

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jdiff.networks import NETWORKS
-from jdiff.study import Budget, config, cost, run
+from jdiff.study import Budget, config, cost, rebuild_report, run
 from jdiff.study.closed_forms import ClosedForm
 from jdiff.training import loop
 
@@ -189,7 +189,9 @@ def test_a_row_of_other_settings_is_refused(copied, make_study):
     row = json.loads(file.read_text())
     row["settings"]["train"]["steps"] = 9
     file.write_text(json.dumps(row))
-    with pytest.raises(ValueError, match=r"holds another row: train.steps is 9 there and 10 here"):
+    with pytest.raises(
+        ValueError, match=r"holds another row: train.steps is 9 there and 10 here. Remove"
+    ):
         run(make_study(seeds=(0, 1, 2)), copied, progress=False)
 
 
@@ -213,11 +215,60 @@ def test_a_row_whose_files_cannot_be_read_is_made_again(
         assert found.files
 
 
-def test_a_damaged_row_is_named(copied, make_study):
-    file = copied / "runs" / RUN / "row.json"
-    file.write_text(file.read_text()[:40])
-    with pytest.raises(ValueError, match=r"row\.json is damaged"):
-        run(make_study(seeds=(0, 1, 2)), copied, progress=False)
+ROW_FILES = {
+    "cut off": lambda runs: (runs / RUN / "row.json").read_text()[:40],
+    "null": lambda runs: "null",
+    "empty": lambda runs: "{}",
+    "record": lambda runs: '{"settings": {}, "record": {}}',
+    "of another row": lambda runs: (runs / "linear-n24-s0" / "row.json").read_text(),
+}
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("content", ROW_FILES)
+def test_a_damaged_row_is_named_and_made_again(copied, make_study, records, capsys, content):
+    runs, before = copied / "runs", records(copied)
+    file = runs / RUN / "row.json"
+    history = (runs / RUN / "metrics.jsonl").read_bytes()
+    file.write_text(ROW_FILES[content](runs))
+    rows = run(make_study(seeds=(0, 1, 2)), copied)
+    assert [status for _, status in statuses(rows)] == ["ok"] * 5
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if "The row is made again" in line]
+    assert line.startswith(str(file))
+    assert said.count("done before, kept") == 4
+    # The training is whole and is not done again.
+    assert (runs / RUN / "metrics.jsonl").read_bytes() == history
+    assert json.loads(file.read_text())["record"]["label"] == NAME
+    for name, record in records(copied).items():
+        assert record["measures"] == before[name]["measures"]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("file", ["samples.npz", "neighbors.npz"])
+def test_files_of_another_row_are_not_taken_for_its_own(copied, make_study, snapshot, capsys, file):
+    runs = copied / "runs"
+    own, other = runs / "linear-n24-s0" / file, runs / "optimal-n24-s0" / file
+    before = snapshot(own.parent)
+    own.write_bytes(other.read_bytes())  # arrays of the same names and shapes
+    with pytest.raises(ValueError, match=rf"linear-n24-s0/{file} is damaged: .*Run the study"):
+        rebuild_report(copied)
+    run(make_study(seeds=(0, 1, 2)), copied)
+    assert f"{own} is damaged: it is not the file that row.json" in capsys.readouterr().err
+    with np.load(own) as found:
+        arrays = {name: found[name] for name in found.files}
+    own.write_bytes(before[file][1])
+    with np.load(own) as found:
+        for name in found.files:
+            np.testing.assert_array_equal(arrays[name], found[name])
+
+
+def test_a_damaged_history_fails_no_other_row(copied, make_study):
+    (copied / "runs" / RUN / "metrics.jsonl").write_text('{"loss": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: KeyError\('step'\)"):
+        rebuild_report(copied)
+    rows = run(make_study(seeds=(0, 1, 2)), copied, progress=False)
+    assert sorted(status for _, status in statuses(rows)) == ["failed", *["ok"] * 4]
 
 
 def test_half_written_files_of_a_kill_are_no_obstacle(tmp_path, make_study):

@@ -74,7 +74,11 @@ def test_rows_say_what_was_predicted_checked_and_rejected(done, make):
         assert record["status"] == "ok", record["error"]
         assert record["check"]["num_samples"] == record["num_samples"]
         assert record["num_samples"] == (1000 if record["section"] != "atoms" else 250)
-        assert 0 <= record["measures"]["memorized_fraction"]["value"] <= 1
+        assert record["measures"]["law_distance"]["value"] >= 0
+        # Points on a line have no share of copies.
+        copies = record["measures"].get("memorized_fraction")
+        assert (copies is None) == (record["section"] != "atoms")
+        assert copies is None or 0 <= copies["value"] <= 1
     star = [row for row in rows if row.section == "star"]
     for row in star:
         assert row.record["check"]["passed"]
@@ -124,8 +128,148 @@ def test_the_report_is_written_again_from_files_alone(done, tmp_path):
     assert rebuild_report(out) == out / "report.html"
     assert (out / "report.html").read_text() == before
     next((out / "runs").glob("star-*degree-2*/pictures.npz")).unlink()
-    with pytest.raises(FileNotFoundError):
+    message = r"star-.*degree-2/pictures\.npz is missing\. Run the study again"
+    with pytest.raises(FileNotFoundError, match=message):
         rebuild_report(out)
+
+
+def _of_another_case(one, other):
+    for name in ("row.json", "pictures.npz"):
+        (one / name).write_bytes((other / name).read_bytes())
+
+
+def _row_alone(one, other):
+    row = json.loads((one / "row.json").read_text())
+    row["record"] = json.loads((other / "row.json").read_text())["record"]
+    (one / "row.json").write_text(json.dumps(row))
+
+
+def _of_other_settings(one, other):
+    row = json.loads((one / "row.json").read_text())
+    row["settings"]["case"]["data"] = "gauss_hermite:4"
+    (one / "row.json").write_text(json.dumps(row))
+
+
+def _no_arrays(one, other):
+    np.savez(one / "pictures.npz")
+    row = json.loads((one / "row.json").read_text())
+    del row["crc32"]  # as if nothing said which file it should be
+    (one / "row.json").write_text(json.dumps(row))
+
+
+def _other_shapes(one, other):
+    _no_arrays(one, other)
+    (one / "pictures.npz").write_bytes((other / "pictures.npz").read_bytes())
+
+
+def _text(content):
+    return lambda one, other: (one / "row.json").write_text(content)
+
+
+DAMAGE = {
+    "row cut off": (_text('{"settings": {"da'), "row.json is damaged: "),
+    "row null": (_text("null"), "row.json is damaged: it must hold an object; got null"),
+    "row empty": (_text("{}"), "row.json is damaged: it lacks 'settings'"),
+    "row of another case": (_of_another_case, "row.json is of another row: "),
+    "record of another case": (_row_alone, "row.json is of another row: "),
+    "row of other settings": (_of_other_settings, "row.json is of another case: case.data is"),
+    "no pictures": (lambda one, other: (one / "pictures.npz").unlink(), "pictures.npz is missing"),
+    "pictures of another case": (
+        lambda one, other: shutil.copy(other / "pictures.npz", one / "pictures.npz"),
+        "pictures.npz is damaged: it is not the file that row.json was written with",
+    ),
+    "no arrays": (_no_arrays, "pictures.npz is damaged: it lacks samples"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_files_of_a_case_are_named_and_made_again(done, make, tmp_path, capsys, how):
+    out = shutil.copytree(done[0], tmp_path / "copy")
+    one, other = (next((out / "runs").glob(f"star-*degree-{k}")) for k in (2, 3))
+    break_it, message = DAMAGE[how]
+    break_it(one, other)
+    run(make(), out)
+    said = capsys.readouterr().err
+    assert said.count("done before, kept") == 10
+    (line,) = [line for line in said.splitlines() if "The row is made again" in line]
+    assert line.startswith(str(one))
+    assert message in line
+    with np.load(one / "pictures.npz") as new, np.load(done[0] / "runs" / one.name / PICTURES) as a:
+        for name in a.files:
+            np.testing.assert_array_equal(new[name], a[name])
+    records = [json.loads((d / "runs" / one.name / "row.json").read_text()) for d in (out, done[0])]
+    new, old = ({**row["record"], "seconds": None} for row in records)
+    assert new == old
+
+
+PICTURES = "pictures.npz"
+
+
+@pytest.mark.parametrize(
+    "how", ["no arrays", "no pictures", "pictures of another case", "row cut off"]
+)
+def test_a_report_of_damaged_files_is_refused(done, tmp_path, how):
+    out = shutil.copytree(done[0], tmp_path / "copy")
+    one, other = (next((out / "runs").glob(f"star-*degree-{k}")) for k in (2, 3))
+    break_it, message = DAMAGE[how]
+    break_it(one, other)
+    before = (out / "report.html").read_text()
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{message}.* Run the study again"):
+        rebuild_report(out)
+    assert (out / "report.html").read_text() == before
+
+
+def test_pictures_that_fit_no_row_are_named(done, tmp_path):
+    out = shutil.copytree(done[0], tmp_path / "copy")
+    one, other = (next((out / "runs").glob(f"{s}-*")) for s in ("atoms", "star"))
+    _other_shapes(one, other)
+    with pytest.raises(ValueError, match=r"pictures\.npz is damaged: it lacks atoms"):
+        rebuild_report(out)
+    with np.load(one / PICTURES) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(one / PICTURES, **arrays, atoms=np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"pictures\.npz is damaged: arrays\['samples'\] of row"):
+        rebuild_report(out)
+
+
+def test_sections_may_be_added_and_not_left_out(done, make, tmp_path, capsys):
+    out = shutil.copytree(done[0], tmp_path / "copy")
+    rows = run(make(sections=("two_points", "star", "moments", "atoms")), out)
+    assert capsys.readouterr().err.count("done before, kept") == 11
+    assert len(rows) == 11 + 4
+    assert not any(row.failed for row in rows)
+    assert {row.section for row in rows} == {"star", "two_points", "moments", "atoms"}
+    study = json.loads((out / "study.json").read_text())["study"]
+    assert study["sections"] == ["two_points", "star", "moments", "atoms"]
+    # What was added is now the study's.
+    for sections, left_out in (
+        (("star", "moments", "atoms"), "two_points"),
+        (("moments",), "star"),
+    ):
+        with pytest.raises(
+            ValueError, match="sections leaves out .*, which the study in"
+        ) as raised:
+            run(make(sections=sections), out, progress=False)
+        assert left_out in str(raised.value) or "two_points" in str(raised.value)
+    assert json.loads((out / "study.json").read_text())["study"] == study
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("num_train", [5, 33])
+def test_training_sizes_that_cannot_be_are_refused(make, tmp_path, num_train):
+    message = "at least 6; got 5" if num_train == 5 else "from 6 to 32; got 33"
+    with pytest.raises(ValueError, match=f"num_train must be {message}"):
+        run(make(num_train=num_train), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.core
+def test_too_few_images_are_refused(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", train_images=x[:5], test_images=x[5:])
+    with pytest.raises(ValueError, match="at least 6 training images for a study; npz:"):
+        run(LawStudy(data=f"npz:{tmp_path / 'd.npz'}"), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failing_case_is_reported_and_tried_again(make, tmp_path, monkeypatch):
@@ -153,7 +297,9 @@ def test_a_failing_case_is_reported_and_tried_again(make, tmp_path, monkeypatch)
         ({"solver": "ddpm"}, ValueError, "solver is 'ddpm'.* Accepted: ddim, heun"),
         ({"solver": "dpmpp_2m"}, ValueError, "solver is 'dpmpp_2m'"),
         ({"sections": ("stars",)}, ValueError, "section is 'stars'. Did you mean 'star'"),
-        ({"sections": ()}, ValueError, "sections must be a tuple that is not empty"),
+        ({"sections": ()}, ValueError, "sections must not be empty"),
+        ({"sections": ["star"]}, TypeError, r"sections must be a tuple; got \['star'\]"),
+        ({"sections": ("star", "atoms", "star")}, ValueError, "sections names star more than once"),
         ({"num_samples": 5}, ValueError, "num_samples must be at least 20; got 5"),
         ({"num_train": 2}, ValueError, "num_train must be at least 6; got 2"),
         ({"budget": Budget(3, "seconds")}, ValueError, "budget of the study laws must be steps:N"),

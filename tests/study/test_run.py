@@ -12,7 +12,7 @@ import jdiff
 from jdiff import data as datasets
 from jdiff import noise
 from jdiff.sampling import sample_key
-from jdiff.study import Budget, run
+from jdiff.study import Budget, LawStudy, run
 
 MLP = "mlp:width=16,depth=2"
 RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" for s in (0, 1, 2))]
@@ -198,7 +198,7 @@ def test_another_study_is_refused_and_nothing_touched(
     [
         ({"architectures": ("mlp:widht=3",)}, "option of mlp is 'widht'"),
         ({"architectures": ("optimal", "unet:levels=9")}, "levels must be at most 4"),
-        ({"num_train": (24, 33)}, "num_train must be from 1 to 32; got 33"),
+        ({"num_train": (24, 33)}, "num_train must be from 6 to 32; got 33"),
         ({"data": "npz:nowhere.npz"}, "there is no file nowhere.npz"),
     ],
     ids=["option", "levels", "num_train", "data"],
@@ -253,6 +253,37 @@ def test_data_that_cannot_be_judged_by_is_refused_first(tmp_path, make_study, ar
     with pytest.raises(ValueError, match=message):
         run(study, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.core
+def test_the_study_that_a_directory_belongs_to_is_named_and_not_its_every_field(copied):
+    message = r"belongs to the study 'tiny', and this is 'laws'\. Choose another directory"
+    with pytest.raises(ValueError, match=message) as raised:
+        run(LawStudy(), copied, progress=False)
+    assert "num_samples" not in str(raised.value)
+
+
+@pytest.mark.core
+def test_a_file_is_no_directory_for_a_study(tmp_path, make_study):
+    (tmp_path / "notes").write_text("mine")
+    for out in (tmp_path / "notes", tmp_path / "notes" / "new"):
+        with pytest.raises(ValueError, match=r"out_dir .* must be a directory; .*notes is a file"):
+            run(make_study(architectures=("linear",)), out, progress=False)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.core
+def test_a_form_fitted_at_levels_that_the_study_does_not_sample_at_is_refused(make_study):
+    spec = "polynomial:degree=1,sigmas="
+    make_study(architectures=(f"{spec}karras:4",))  # its own grid is the study's
+    message = (
+        r"architecture polynomial:degree=1,sigmas=karras:5 is fitted at the levels of karras:5 and "
+        r"could not be sampled at those of sigmas karras:4: leave out its option sigmas"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_study(architectures=("linear", f"{spec}karras:5"))
+    with pytest.raises(ValueError, match="sigmas is '5'. Accepted: karras"):
+        make_study(architectures=(f"{spec}5",))
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path, make_study):

@@ -1,13 +1,15 @@
 """A study's report from its files alone, and what it says where they are missing or damaged."""
 
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
 import jdiff
-from jdiff.study import files, rebuild_report
+from jdiff.data import load
+from jdiff.study import files, rebuild_report, run
 
 
 @pytest.mark.core
@@ -40,15 +42,48 @@ def test_pictures_come_from_the_rows_files(finished, records):
     assert pictures.curve("held_out_step")[0] == 0
 
 
+WHOLE = '{"schema": 1, "study": {"data": "digits"}, "rows": %s}'
+
+
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
         (None, FileNotFoundError, "has no results.json: no study finished there"),
-        ("{", ValueError, "results.json is damaged"),
+        ("{", ValueError, "results.json is damaged: Expecting.*Run the study again"),
+        ("[]", ValueError, r"results.json is damaged: it must hold an object; got \[\]"),
+        ("null", ValueError, "results.json is damaged: it must hold an object; got null"),
+        ('{"schema": 1, "rows": []}', ValueError, "results.json is damaged: it lacks 'study'"),
+        (WHOLE % "{}", ValueError, "results.json is damaged: 'rows' must be a list; got {}"),
+        (WHOLE % "[]", ValueError, "results.json is damaged: it has no rows. Run the study"),
+        (WHOLE % "[{}]", ValueError, r"results.json is damaged: in rows\[0\], record\['label'\]"),
+        (WHOLE % "[3]", ValueError, r"in rows\[0\], it must be an object; got 3. Run the study"),
+        (
+            WHOLE % '[{"label": "a", "status": "ok"}]',
+            ValueError,
+            "row 'a' names no samples; got None. Run the study again",
+        ),
+        (
+            WHOLE % '[{"label": "a", "status": "ok", "measures": 3}]',
+            ValueError,
+            r"results.json is damaged: in rows\[0\], 'measures' cannot be 3. Run the study again",
+        ),
+        (
+            '{"schema": 1, "study": {}, "rows": [{"label": "a", "status": "failed"}]}',
+            ValueError,
+            "results.json is damaged: 'study.data' must be a name; got None. Run the study again",
+        ),
+        (
+            '{"schema": 1, "study": {}, "kind": "laws", "rows": [{"label": "a"}]}',
+            ValueError,
+            r"results.json is damaged: in rows\[0\], record\['section'\] is None.*Run the study",
+        ),
         ('{"schema": 99, "rows": []}', ValueError, "is 99; this version of jdiff reads schema 1"),
     ],
-    ids=["missing", "damaged", "schema"],
+    ids=[
+        *("missing", "damaged", "list", "null", "no study", "rows no list", "no rows", "empty row"),
+        *("number", "no samples", "measures", "no data", "law row", "schema"),
+    ],
 )
 def test_results_that_cannot_be_read(copied, content, error, message):
     report = (copied / "report.html").read_text()
@@ -66,11 +101,57 @@ def test_results_that_cannot_be_read(copied, content, error, message):
 def test_damaged_arrays_are_named(copied, file):
     content = (copied / file).read_bytes()
     (copied / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=f"{file} is damaged"):
+    with pytest.raises(ValueError, match=f"{file} is damaged.* Run the study again"):
+        rebuild_report(copied)
+    np.savez(copied / file, sigmas=np.zeros(3))
+    with pytest.raises(ValueError, match=f"{file} is damaged: it lacks images"):
         rebuild_report(copied)
     (copied / file).unlink()
-    with pytest.raises(FileNotFoundError, match=file):
+    with pytest.raises(FileNotFoundError, match=f"{file} is missing. Run the study again"):
         rebuild_report(copied)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "it must hold an object; got []"),
+        ("null", "it must hold an object; got null"),
+        ("{", "Expecting property name"),
+        ("{}", "it lacks 'schema'"),
+        ('{"schema": 1, "study": [], "data": {}}', "'study' must be an object; got []"),
+        ("GROWN", "'seeds' must be a list"),
+    ],
+    ids=["list", "null", "cut off", "empty", "study", "seeds"],
+)
+def test_a_damaged_study_json_is_named_and_costs_nothing_but_with_force(
+    copied, make_study, snapshot, content, message
+):
+    file, study = copied / "study.json", make_study(seeds=(0, 1, 2))
+    if content == "GROWN":
+        whole = json.loads(file.read_text())
+        content = json.dumps({**whole, "study": {**whole["study"], "seeds": 3}})
+    file.write_text(content)
+    before = snapshot(copied)
+    with pytest.raises(
+        ValueError, match=rf"study\.json is damaged: {re.escape(message)}"
+    ) as raised:
+        run(study, copied, progress=False)
+    assert "or start anew with --force" in str(raised.value)
+    assert snapshot(copied) == before
+    found = files.StudyDirectory(copied)
+    found.claim(study, load(study.data), force=True)
+    assert json.loads(file.read_text())["study"]["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.core
+def test_the_steps_that_a_run_was_begun_with(finished, tmp_path):
+    assert files.begun_steps(tmp_path) is None
+    assert files.begun_steps(finished / "runs" / "mlp-width-16-depth-2-n24-s0") == 10
+    for content in ("null", "{}", '{"train": {}}'):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config\.json is damaged"):
+            files.begun_steps(tmp_path)
 
 
 def test_device_and_versions_are_named():
