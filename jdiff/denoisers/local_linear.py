@@ -9,18 +9,28 @@ Gaussian, but long-range correlation is lost; each pixel has its own filter, so 
 Reference: Levine and Weiss 2026, arXiv 2605.16415 (the claim for linear denoisers).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm.auto import tqdm
 
 from jdiff import _check
 from jdiff._exact import einsum
 from jdiff.denoisers import axes
 from jdiff.denoisers.levels import by_sigma
 from jdiff.denoisers.protocol import refuse_labels
+
+# What the basis may take. Accelerators hold 16 to 80 GiB; raise it where yours holds more.
+MAX_BYTES = 16 * 2**30
+# Windows of so many values take one thread: several gain little there, and where cores are shared
+# they wait for each other (784 windows of 81 values: 0.6 s, and 7 to 14 with two threads).
+_ONE_THREAD = 512
+# Seconds after which a fit shows a bar.
+_QUIET = 3
 
 
 class LocalLinearDenoiser(flax.struct.PyTreeNode):
@@ -48,7 +58,10 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
     def fit(cls, images: Any, *, patch_size: int, weights: Any = None) -> "LocalLinearDenoiser":
         """Eigenpairs of every window's covariance (divided by N, in float64 on the host).
 
-        The basis takes 4 H W K^2 bytes and the fit a few times that; a D x D matrix is never made.
+        The basis takes 4 H W K^2 bytes, the fit twice that. Beside it are held the covariances of
+        every image row with the k - 1 rows below it, 8 D W C min(k, H) bytes: all windows are cut
+        out of these. Float64, as eigenvalues are set beside sigma^2, which may be 1e-7 of the
+        largest.
 
         Args:
           images: [N, H, W, C], uint8 or float in model units [-1, 1].
@@ -58,7 +71,8 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
 
         Raises:
           TypeError: on images of another dtype or a patch size that is not whole.
-          ValueError: on a wrong shape or range, bad weights, or a patch size even or out of bounds.
+          ValueError: on a wrong shape or range, bad weights, a patch size even or out of bounds, or
+            windows whose basis would take more than `MAX_BYTES`.
 
         Example:
           >>> import numpy as np
@@ -70,25 +84,34 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
           >>> pair(y, jnp.float32(1.0)).ravel().round(3).tolist()  # (y_1 + y_2) / 3: both at once
           [0.5, 0.5]
         """
+        from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
+
         images, p = axes.training_set(images, weights)
         shape = images.shape[1:]
         widest = 2 * max(shape[:2]) - 1
         patch_size = _check.odd("patch_size", patch_size, widest)
-        flat = images.reshape(len(images), -1)
-        mean = axes.mean(flat, p)
-        windows = _windows(shape, patch_size)
-        covariances = [np.zeros((len(values),) * 2) for _, values in windows]
-        for x, q in axes.blocks(flat, p):
-            scaled = np.ascontiguousarray(((x - mean) * np.sqrt(q)[:, None]).T)
-            for covariance, (_, values) in zip(covariances, windows, strict=True):
-                window = scaled[values]
-                covariance += window @ window.T
-        size = patch_size**2 * shape[2]
-        basis = np.tile(np.eye(size, dtype=np.float32), (len(windows), 1, 1))
-        eigenvalues = np.zeros((len(windows), size), np.float32)
-        for i, (entries, _) in enumerate(windows):
-            l, basis[i][np.ix_(entries, entries)] = np.linalg.eigh(covariances[i])
-            eigenvalues[i, entries] = np.maximum(l, 0)
+        pixels, size = shape[0] * shape[1], patch_size**2 * shape[2]
+        needed = 4 * pixels * size**2
+        if needed > MAX_BYTES:
+            raise ValueError(
+                f"patch_size {patch_size} makes {pixels:,} windows of {size:,} values, whose basis "
+                f"would take {needed / 2**30:,.1f} GiB, more than {MAX_BYTES / 2**30:g} GiB; a "
+                "smaller window, or for one of the whole image LinearDenoiser, takes less."
+            )
+        basis = np.tile(np.eye(size, dtype=np.float32), (pixels, 1, 1))
+        eigenvalues = np.zeros((pixels, size), np.float32)
+        windows = tqdm(
+            _windows(shape, patch_size),
+            "LocalLinearDenoiser.fit: windows",
+            total=pixels,
+            leave=False,
+            delay=_QUIET,
+        )
+        with threadpool_limits(1 if size <= _ONE_THREAD else None, "blas"):
+            mean, near = _near_rows(images.reshape(len(images), -1), p, shape, patch_size)
+            for i, (entries, rows, columns) in enumerate(windows):
+                l, v = np.linalg.eigh(_cut(near, rows, columns), "U")
+                basis[i][np.ix_(entries, entries)], eigenvalues[i, entries] = v, np.maximum(l, 0)
         return cls(
             jnp.asarray(mean, jnp.float32),
             jnp.asarray(basis),
@@ -155,13 +178,46 @@ class LocalLinearDenoiser(flax.struct.PyTreeNode):
         return jnp.moveaxis(mean + total, -1, 0)
 
 
-def _windows(shape: tuple[int, int, int], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of every pixel: its window's entries inside the image, and which values of x these are."""
+def _near_rows(
+    flat: np.ndarray, p: np.ndarray, shape: tuple[int, int, int], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [D], and what windows of k rows can hold of the covariance.
+
+    Returns the second as [H, W * C, min(k, H), W * C]: entry [i, a, o, b] is that of value a of
+    row i and value b of row i + o, 0 beyond the last row.
+    """
+    height, width, depth = shape[0], shape[1] * shape[2], min(k, shape[0])
+    mean = axes.mean(flat, p)
+    near = np.zeros((height, width, depth, width))
+    for x, q in axes.blocks(flat, p):
+        scaled = (x - mean) * np.sqrt(q)[:, None]
+        for i in range(height):
+            rows = scaled[:, i * width : (i + depth) * width]
+            block = rows[:, :width].T @ rows
+            near[i, :, : height - i] += block.reshape(width, -1, width)
+    return mean, near
+
+
+def _windows(
+    shape: tuple[int, int, int], k: int
+) -> Iterator[tuple[np.ndarray, tuple[int, int], slice]]:
+    """Of every pixel's window: its entries inside the image, its first and last row, its columns.
+
+    The last row is excluded; columns count the values of an image row.
+    """
     height, width, channels = shape
-    row, column, channel = (a.ravel() for a in np.indices((k, k, channels)))
-    found = []
+    half, number = k // 2, np.arange(k * k * channels).reshape(k, k, channels)
     for i, j in np.ndindex(height, width):
-        a, b = i + row - k // 2, j + column - k // 2
-        entries = np.flatnonzero((a >= 0) & (a < height) & (b >= 0) & (b < width))
-        found.append((entries, ((a * width + b) * channels + channel)[entries]))
-    return found
+        top, bottom = max(i - half, 0), min(i + half + 1, height)
+        left, right = max(j - half, 0), min(j + half + 1, width)
+        inside = number[top - i + half : bottom - i + half, left - j + half : right - j + half]
+        yield inside.ravel(), (top, bottom), slice(left * channels, right * channels)
+
+
+def _cut(near: np.ndarray, rows: tuple[int, int], columns: slice) -> np.ndarray:
+    """The upper triangle of a window's covariance, and some of the lower one."""
+    height, width = rows[1] - rows[0], columns.stop - columns.start
+    covariance = np.zeros((height, width, height, width))
+    for i in range(height):
+        covariance[i, :, i:] = near[rows[0] + i, columns, : height - i, columns]
+    return covariance.reshape(height * width, -1)

@@ -30,6 +30,16 @@ from jdiff.theory.gaussian import (
     of_map,
 )
 
+# What a law of full matrices may take, in host memory.
+MAX_BYTES = 16 * 2**30
+# Share of entries above which products of arrays are faster than sparse ones.
+_SPARSE = 0.1
+# Values of windows' bases that are turned to float64 at once.
+_BLOCK = 2**24
+# Covariances of so many values take one thread: eigh gains little by several, and where cores are
+# shared they wait for each other (4,096 values on two busy cores: 21 s, and 48 to 73 with two).
+_ONE_THREAD = 4096
+
 
 def principal(
     denoiser: LinearDenoiser | BottleneckDenoiser, sigmas: np.ndarray, solver: str
@@ -126,26 +136,37 @@ def _texture(
 
 def local(denoiser: LocalLinearDenoiser, sigmas: np.ndarray, solver: str) -> GaussianLaw:
     """Of windows cut off at the border: W_sigma is sparse, the maps do not commute."""
-    place, inside = _windows(denoiser)
-    l, u = _float64(denoiser.eigenvalues), _float64(denoiser.basis)
-    channels = denoiser.image_shape[2]
+    from scipy import sparse
+
+    levels = [sigma for sigma, _ in steps.pairs(sigmas)]
+    d, width = len(denoiser.mean), denoiser.basis.shape[-1]
+    _check_memory(denoiser, d, 8 * len(levels) * d * width)
+    place, inside = (np.repeat(a, denoiser.image_shape[2], axis=0) for a in _windows(denoiser))
+    weights = _window_weights(denoiser, levels)
+    ends = np.append(0, np.cumsum(inside.sum(axis=1)))
+
+    def matrix(sigma: float) -> Any:
+        entries = (weights[levels.index(sigma)][inside], place[inside], ends)
+        return sparse.csr_array(entries, (d, d))
+
+    return _dense(denoiser, matrix, sparse.eye_array(d, format="csr"), sigmas, solver)
+
+
+def _window_weights(denoiser: LocalLinearDenoiser, levels: list[float]) -> np.ndarray:
+    """Row [T, D, K] of W_sigma at every level: U diag(l / (l + sigma^2)) U^T e_p of the window."""
+    channels, num, width = denoiser.image_shape[2], len(levels), denoiser.basis.shape[-1]
     centre = (denoiser.patch_size**2 // 2) * channels + np.arange(channels)
-    matrices: dict[float, Any] = {}
-
-    def act(x: np.ndarray, sigma: float) -> np.ndarray:
-        if sigma not in matrices:
-            from scipy import sparse
-
-            gained = u[:, centre] * (l / (l + sigma**2))[:, None]  # [P, C, K]
-            w = np.einsum("pck,pik->pci", gained, u)
-            rows = np.arange(u.shape[0] * channels).reshape(-1, channels, 1)
-            kept = np.broadcast_to(inside[:, None], w.shape)
-            entries = [np.broadcast_to(a, w.shape)[kept] for a in (w, rows, place[:, None])]
-            d = len(denoiser.mean)
-            matrices[sigma] = sparse.csr_array((entries[0], entries[1:]), (d, d))
-        return matrices[sigma] @ x
-
-    return _dense(denoiser, _float64(denoiser.mean), act, sigmas, solver)
+    weights = np.empty((num, denoiser.basis.shape[0], channels, width))
+    noise = np.square(levels)[:, None]
+    size = max(1, _BLOCK // width**2)
+    for start in range(0, weights.shape[1], size):
+        part = slice(start, start + size)
+        l, u = _float64(denoiser.eigenvalues[part]), _float64(denoiser.basis[part])
+        gains = l[:, None] / (l[:, None] + noise)  # [P, T, K]
+        gained = (u[:, None, centre] * gains[:, :, None]).reshape(len(u), -1, width)
+        found = (gained @ u.swapaxes(1, 2)).reshape(len(u), num, channels, width)
+        weights[:, part] = found.swapaxes(0, 1)
+    return weights.reshape(num, -1, width)
 
 
 def _windows(denoiser: LocalLinearDenoiser) -> tuple[np.ndarray, np.ndarray]:
@@ -162,29 +183,73 @@ def _windows(denoiser: LocalLinearDenoiser) -> tuple[np.ndarray, np.ndarray]:
 
 def affine(denoiser: PolynomialDenoiser, sigmas: np.ndarray, solver: str) -> GaussianLaw:
     """Of a polynomial of degree 1 in more than one dimension: a matrix a level."""
-    mu, fitted = _float64(denoiser.mean), _float64(denoiser.sigmas)
-    scale, coefficients = _float64(denoiser.scale), _float64(denoiser.coefficients)
+    fitted, scale = _float64(denoiser.sigmas), _float64(denoiser.scale)
 
-    def act(x: np.ndarray, sigma: float) -> np.ndarray:
+    def matrix(sigma: float) -> np.ndarray:
         t = np.argmin(np.abs(np.log(fitted / sigma)))
         # The constants are mu: it is what the best affine map gives at the mean.
-        return coefficients[t, 1:].T @ (x / scale[t][:, None])
+        return _float64(denoiser.coefficients[t, 1:]).T / scale[t]
 
-    return _dense(denoiser, mu, act, sigmas, solver)
+    return _dense(denoiser, matrix, np.eye(len(denoiser.mean)), sigmas, solver)
 
 
 def _dense(
-    denoiser: Any, mu: np.ndarray, act: Callable, sigmas: np.ndarray, solver: str
+    denoiser: Any, matrix: Callable[[float], Any], identity: Any, sigmas: np.ndarray, solver: str
 ) -> GaussianLaw:
-    """A law whose covariance is a full D x D matrix, made when it is asked for."""
+    """A law whose covariance is a full D x D matrix, made when it is asked for.
+
+    Every step becomes one matrix A_i. What is sparse stays so until it has filled up.
+
+    Args:
+      denoiser: whose law it is.
+      matrix: sigma -> W_sigma, an array or a sparse one.
+      identity: of the same kind.
+      sigmas: the grid [T + 1].
+      solver: one of `steps.SOLVERS`.
+    """
+    mu = _float64(denoiser.mean)
+    act = lambda x, sigma: matrix(sigma) if x is identity else matrix(sigma) @ x
+
+    def covariance() -> np.ndarray:
+        scale = float(sigmas[0]) ** 2
+        total: Any = scale * identity if solver == "ddpm" else identity
+        for sigma, sigma_next in steps.pairs(sigmas):
+            a = _filled(steps.step(act, identity, sigma, sigma_next, solver))
+            total = _filled(a @ total)
+            if solver == "ddpm":
+                noise = steps.noise_variance(sigma, sigma_next, solver)
+                total = _filled(a @ total.T) + noise * identity  # A (A C)^T + noise
+        total = total if solver == "ddpm" else scale * (total @ total.T)
+        return total if isinstance(total, np.ndarray) else total.toarray()
 
     def spectrum() -> tuple[MatrixAxes, np.ndarray]:
-        covariance = of_map(act, np.eye(len(mu)), sigmas, solver)
-        variances, axes = np.linalg.eigh((covariance + covariance.T) / 2)
+        from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
+
+        with threadpool_limits(1 if len(mu) <= _ONE_THREAD else None, "blas"):
+            symmetric = covariance()
+            variances, axes = np.linalg.eigh((symmetric + symmetric.T) / 2)
         return MatrixAxes(axes[:, ::-1]), np.maximum(variances[::-1], 0)
 
     mean = mu - steps.carry(act, mu[:, None], sigmas, solver)[:, 0]
     return GaussianLaw(mean, denoiser.image_shape, spectrum, type(denoiser).__name__)
+
+
+def _filled(a: Any) -> Any:
+    """A sparse matrix as an array, if so much of it is not zero that products of arrays win."""
+    if isinstance(a, np.ndarray) or a.nnz <= _SPARSE * a.shape[0] * a.shape[1]:
+        return a
+    return a.toarray()
+
+
+def _check_memory(denoiser: Any, d: int, more: int) -> None:
+    needed = 6 * 8 * d**2 + more
+    if needed > MAX_BYTES:
+        raise ValueError(
+            f"the law of {type(denoiser).__name__} on images of {d:,} values takes full matrices "
+            f"and window weights of {needed / 2**30:,.1f} GiB together, more than "
+            f"{MAX_BYTES / 2**30:g} GiB; smaller images or windows, or EquivariantLinearDenoiser, "
+            "whose law is diagonal, take less."
+        )
 
 
 def _float64(a: Any) -> np.ndarray:
