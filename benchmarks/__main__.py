@@ -9,11 +9,19 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from benchmarks import architectures, linear_denoiser, optimal_denoiser, record, training_step
+from benchmarks import (
+    architectures,
+    linear_denoiser,
+    metrics,
+    optimal_denoiser,
+    record,
+    training_step,
+)
 
 SUITES: dict[str, Callable[[str, Any], list[dict[str, Any]]]] = {
     "architectures": architectures.run,
     "linear_denoiser": linear_denoiser.run,
+    "metrics": metrics.run,
     "optimal_denoiser": optimal_denoiser.run,
     "training_step": training_step.run,
 }

@@ -169,16 +169,32 @@ def weights(name: str, array: Any, num_rows: int) -> np.ndarray:
     """Returns weights as float64 [num_rows] that sum to 1.
 
     Raises:
+      TypeError: if they are not real numbers.
       ValueError: on a wrong shape, a negative or non-finite weight, or all weights zero.
     """
-    array = np.asarray(array, np.float64)
-    if array.shape != (num_rows,):
-        raise ValueError(f"{name} must have shape ({num_rows},); got {array.shape}.")
-    if not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(f"{name} must be finite and not negative; got {array.min()} as least.")
-    if array.sum() <= 0:
+    try:
+        given = np.asarray(array)
+    except ValueError:  # lists of unequal lengths
+        raise ValueError(f"{name} must have shape ({num_rows},); got lists in a list.") from None
+    real = jnp.issubdtype(given.dtype, np.floating) or given.dtype.kind in "biu"
+    if not real:
+        raise TypeError(f"{name} must be real numbers; got dtype {given.dtype}.")
+    if given.shape != (num_rows,):
+        raise ValueError(f"{name} must have shape ({num_rows},); got {given.shape}.")
+    array = given.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(array) | (array < 0))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite and not negative; got {array[bad[0]]} at place {bad[0]}"
+            + (f" and {len(bad) - 1} more." if len(bad) > 1 else ".")
+        )
+    with np.errstate(over="ignore"):  # told below
+        total = array.sum()
+    if total <= 0:
         raise ValueError(f"{name} must not all be zero.")
-    return array / array.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"{name} must have a finite sum; got up to {array.max()}.")
+    return array / total
 
 
 def sigmas(name: str, array: Any) -> np.ndarray:

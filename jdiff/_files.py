@@ -50,6 +50,54 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
+def read_object(path: str | os.PathLike, **kinds: type) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Args:
+      path: the file.
+      **kinds: entries that it must have, by name, and what each must be: dict, list, int or str.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is no JSON, no object, or lacks an entry, naming the file.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object; got {_shown(found)}.")
+    for name, kind in kinds.items():
+        if name not in found:
+            raise ValueError(f"{path} is damaged: it lacks {name!r}.")
+        if not isinstance(found[name], kind):
+            wanted = _KINDS[kind]
+            raise ValueError(
+                f"{path} is damaged: {name!r} must be {wanted}; got {_shown(found[name])}."
+            )
+    return found
+
+
+_KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a text"}
+
+
+def _shown(value: Any) -> str:
+    """A JSON value as the file spells it, the head of it if it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def refuse_file(name: str, path: str | os.PathLike) -> None:
+    """Refuses a path to a directory that is a file, or leads through one.
+
+    Raises:
+      ValueError: naming the argument and the file.
+    """
+    for part in (Path(path), *Path(path).parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{name} {path} must be a directory; {part} is a file.")
+
+
 def plain(value: Any) -> Any:
     """A value of dicts, sequences, NumPy and Python numbers as JSON can hold it."""
     if isinstance(value, dict):

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
@@ -49,17 +49,19 @@ def study(
         name: A preset: demo compares architectures, laws holds samples against their predicted
             distribution; both need no download and take minutes on a laptop.
         data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
-        architectures: Names with options, for example: optimal linear unet:width=16,skips=false.
-        num_train: Training-set sizes, for example: 100 1000.
-        seeds: Training seeds of networks.
+        architectures: Of demo: names with options, for example: optimal linear
+            unet:width=16,skips=false. More may be added to OUT.
+        num_train: Training-set sizes, for example: 100 1000; of laws one.
+        seeds: Of demo: training seeds of networks.
         budget: Training of each network: tiny, steps:N, seconds:N or flops:N.
         batch_size: Training images a step.
         learning_rate: Of AdamW.
         num_samples: Samples of each architecture.
         sigmas: Noise levels as GRID:STEPS, for example karras:18.
-        solver: ddim, heun, ddpm or dpmpp_2m.
+        solver: ddim, heun, ddpm or dpmpp_2m; of laws those that all its laws know, ddim or heun.
         seed: Of training subsets and of the starting noise.
-        sections: Of laws: which parts of the page, for example: star gaussian.
+        sections: Of laws: which parts of the page, for example: star gaussian. More may be added
+            to OUT.
         held_out: The share of images to hold out, for data that brings no held-out images.
         out: Where results go; default runs/NAME.
         data_dir: Where TFDS data sets lie.
@@ -90,8 +92,14 @@ def study(
         if len(num_train) != 1:
             raise ValueError(f"num_train of the study laws is one size; got {num_train}.")
         (given["num_train"],) = num_train
+    option = lambda field: f"--{field.replace('_', '-')}"
+    taken = [option(field) for field in vars(chosen) if field != "name"]
     for field in given:
-        _check.choice(f"option of the study {name}", field, vars(chosen))
+        if option(field) not in taken:
+            raise ValueError(
+                f"study {name} takes no {option(field)}; of what makes a study it takes "
+                f"{', '.join(taken)}."
+            )
     budget = budget or os.environ.get("JDIFF_BUDGET") or None
     if budget == "tiny":
         chosen = chosen.tiny()
@@ -207,6 +215,79 @@ def sample(
     )
 
 
+def evaluate(
+    run: Annotated[Path | None, tyro.conf.Positional] = None,
+    samples: Path | None = None,
+    data: str | None = None,
+    measures: str | None = None,
+    features: tuple[str, ...] | None = None,
+    num: int | None = None,
+    sigmas: str | None = None,
+    solver: str | None = None,
+    value_range: str | None = None,
+    num_train: int | None = None,
+    held_out: float | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
+    force: bool = False,
+    cache: bool = True,
+) -> None:
+    """Judge samples: copies, creations or nonsense, by every measure beside its control.
+
+    Either a run, whose samples are drawn if there are none: jdiff evaluate RUN. Or samples of
+    whatever model: jdiff evaluate --samples PATH --data NAME. Writes evaluation.json and
+    evaluation.html into the run, or into OUT.
+
+    Args:
+        run: A run directory, as jdiff train and studies make them.
+        samples: A .npz with "images" [n, height, width, channels], or a folder of PNG or JPEG
+            files.
+        data: What the samples are held against: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME
+            or toy:NAME; of a run what it was trained on.
+        measures: Names with commas between, for example memorized_fraction,precision; default all.
+        features: Feature spaces beside pixels: pca:dim=64, classifier, random_conv; default a
+            classifier if the data has labels. "pixels" alone takes no other.
+        num: Of a run: how many samples to draw, if not those that its study drew.
+        sigmas: Of a run: noise levels as GRID:STEPS.
+        solver: Of a run: ddim, heun, ddpm or dpmpp_2m.
+        value_range: Of float samples: model for [-1, 1], unit for [0, 1], byte for [0, 255].
+        num_train: Of samples: a training subset of this size, drawn by the seed.
+        held_out: The share of images to hold out, for data that brings no held-out images.
+        seed: Of noise, subsets and intervals.
+        out: Of samples: where results go; default runs/evaluate-NAME.
+        data_dir: Where TFDS data sets lie.
+        download: Let TFDS prepare a data set that is not there (needs TensorFlow).
+        force: Replace an evaluation that is there.
+        cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
+    """
+    import jdiff
+
+    _use_cache(cache)
+    place, found = jdiff.study.evaluate_from(
+        run,
+        samples,
+        data=data,
+        names=None if measures is None else measures.split(","),
+        features=features,
+        num=num,
+        sigmas=sigmas,
+        solver=solver,
+        value_range=value_range,
+        num_train=num_train,
+        held_out=held_out,
+        seed=seed,
+        out=out,
+        data_dir=data_dir,
+        download=download,
+        force=force,
+        command=shlex.join(["jdiff", *_arguments]),
+    )
+    print(found)
+    print(f"\nreport: {place / 'evaluation.html'}")
+
+
 def report(directory: Annotated[Path, tyro.conf.Positional]) -> None:
     """Write a study's report.html again from its files.
 
@@ -221,7 +302,12 @@ def report(directory: Annotated[Path, tyro.conf.Positional]) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; bad input ends with one line on stderr and status 2."""
     _arguments[:] = sys.argv[1:] if args is None else args
-    commands: dict[str, Any] = {"study": study, "train": train, "sample": sample, "report": report}
+    if args is None:  # a process of its own; called from Python, it leaves the caller's alone
+        sys.unraisablehook = _on_unraisable
+    commands: dict[str, Any] = {
+        **{"study": study, "train": train, "sample": sample, "evaluate": evaluate},
+        "report": report,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,
@@ -237,11 +323,51 @@ def main(args: Sequence[str] | None = None) -> None:
             ),
         )
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"jdiff: {error}", file=sys.stderr)
+        print(f"jdiff: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\njdiff: stopped; the same command goes on from here.", file=sys.stderr)
+        if args is None:
+            _leave()
+        print(_stopped(), file=sys.stderr)
         sys.exit(130)
+
+
+def _leave() -> NoReturn:
+    """Ends a process that was told to stop.
+
+    Not by sys.exit: where a program was just being compiled, XLA's threads go on with that while
+    the interpreter takes down what they use, and the process dies of a segmentation fault. Files
+    are written whole and renamed: nothing is left to be done.
+    """
+    print(_stopped(), file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
+
+
+def _on_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Stops the process where Python would print a Ctrl-C and go on.
+
+    It does so with what is raised in callbacks of the garbage collector, and JAX has one.
+    """
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave()
+    sys.__unraisablehook__(unraisable)
+
+
+def _stopped() -> str:
+    """What is said of a stop; first a line break, since the cursor stands behind ^C or a bar."""
+    if not set(_arguments[:1]) & {"study", "train"}:
+        return "\njdiff: stopped."
+    first = ", without --force," if "--force" in _arguments else ""
+    return f"\njdiff: stopped; the same command{first} goes on from here."
+
+
+def _one_line(error: Exception) -> str:
+    """An error's message without line breaks; the system's own with the file first."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _use_cache(on: bool) -> None:

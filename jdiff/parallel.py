@@ -4,8 +4,13 @@ A program is written once for one device, with collectives over the axis name `A
 runs it on all of them. What every device needs whole (a denoiser, the data set) is placed once by
 `replicate`, state that a program updates lives stacked, one copy a device (`stack`), and rows
 (samples, queries) are divided by `split`, the last ones padding, and brought back by `collect`.
+
+A training set that outgrows one device is split itself: `shard` gives each device a part of it, all
+of them answer every query, and the answers are merged. Such a denoiser carries its devices with
+it, so that it is called like any other; a program around it is `run_whole` on all of them.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +22,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+# How an array lies on several devices: rows divided over them, or all of it on each.
+SPLIT = PartitionSpec(AXIS)
+WHOLE = PartitionSpec()
 
 
 def map_devices(
@@ -84,6 +92,16 @@ def sum_devices(tree: Any) -> Any:
     return jax.lax.psum(tree, AXIS)
 
 
+def max_devices(x: jax.Array) -> jax.Array:
+    """Inside a mapped function: the elementwise maximum over all devices; it has no gradient."""
+    return jax.lax.pmax(jax.lax.stop_gradient(x), AXIS)
+
+
+def gather_devices(x: jax.Array) -> jax.Array:
+    """Inside a mapped function: every device's x, along a new leading axis."""
+    return jax.lax.all_gather(x, AXIS)
+
+
 def is_writer() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
@@ -127,12 +145,12 @@ def replicate(tree: Any) -> Any:
 
     Done once and not a call: an array handed over unplaced is copied again by every call.
     """
-    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(local_mesh(), WHOLE))
 
 
 def stack(tree: Any) -> Any:
     """Copies of every leaf along a new leading axis, one on each local device."""
-    sharding = NamedSharding(_local_mesh(), PartitionSpec(AXIS))
+    sharding = NamedSharding(local_mesh(), SPLIT)
     devices = jax.local_devices()
 
     def place(leaf: Any) -> jax.Array:
@@ -169,7 +187,7 @@ def split(tree: Any) -> Any:
         if len(wanted) != len(rows):
             rows = rows[wanted]
         rows = jnp.reshape(rows, (local, per_device, *rows.shape[1:]))
-        return jax.device_put(rows, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+        return jax.device_put(rows, NamedSharding(local_mesh(), SPLIT))
 
     return jax.tree.map(divide, tree)
 
@@ -193,5 +211,144 @@ def collect(tree: Any, num_rows: int, axis: int = 0) -> Any:
     return jax.tree.map(join, tree)
 
 
-def _local_mesh() -> Mesh:
+def local_mesh() -> Mesh:
+    """The devices of this process."""
     return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def shard(denoiser: Any) -> Any:
+    """Splits a denoiser's training set over all devices of all processes.
+
+    Each device holds one part of the rows and compares every query with it; the partial softmaxes
+    are merged by log-sum-exp. So x_hat is that of one device but for float32 rounding, and memory
+    and work a device shrink as devices are added. Sampling with fewer images than fill a device is
+    faster with the denoiser as it was fitted, when samples are divided instead.
+
+    A set that does not fit one device is fitted on the host: inside
+    `with jax.default_device(jax.local_devices(backend="cpu")[0])`. Under several processes each
+    fits the same set and makes the same calls, in the same order.
+
+    Args:
+      denoiser: one with `sharded_fields`, the names of its fields that hold a training set: an
+        OptimalDenoiser, or a BottleneckDenoiser whose code or decoder is "posterior".
+
+    Returns:
+      The denoiser over all devices, called, sampled and measured as before; with one device, the
+      denoiser itself.
+
+    Raises:
+      TypeError: on a denoiser that holds no training set to split.
+      ValueError: on a BottleneckDenoiser that needs none.
+
+    Example:
+      >>> from jdiff.denoisers import OptimalDenoiser
+      >>> denoiser = shard(OptimalDenoiser.fit(np.zeros((9, 4, 4, 1), np.uint8)))
+      >>> denoiser(jnp.zeros((2, 4, 4, 1)), 1.0).shape
+      (2, 4, 4, 1)
+    """
+    names = getattr(type(denoiser), "sharded_fields", ())
+    accepted = "OptimalDenoiser, or BottleneckDenoiser with a code or decoder 'posterior'"
+    if not names:
+        raise TypeError(
+            f"denoiser must hold a training set that can be split: {accepted}; "
+            f"got {type(denoiser).__name__}."
+        )
+    sets = {name: getattr(denoiser, name) for name in names}
+    if any(value is None for value in sets.values()):
+        raise ValueError(
+            f"denoiser must hold a training set that can be split: {accepted}; "
+            f"this {type(denoiser).__name__} holds none."
+        )
+    if num_devices() == 1:
+        return denoiser
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    rest = dataclasses.replace(denoiser, **dict.fromkeys(names))
+    parts = {name: value.shard(mesh) for name, value in sets.items()}
+    return dataclasses.replace(everywhere(rest, mesh), **parts)
+
+
+def mesh_of(tree: Any) -> Mesh | None:
+    """The devices that arrays of this tree are split over; None where all lie whole."""
+    for leaf in jax.tree.leaves(tree):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and not sharding.is_fully_replicated:
+            return sharding.mesh  # type: ignore[return-value]
+    return None
+
+
+def split_rows(array: np.ndarray, num_rows: int, fill: Any, mesh: Mesh) -> jax.Array:
+    """Rows [N, ...] divided in order over the devices of `mesh`, each placed on its own only.
+
+    Args:
+      array: on the host, the same in every process.
+      num_rows: rows in all, a multiple of the devices' number; what lacks is filled.
+      fill: the value of rows beyond the array.
+      mesh: the devices.
+    """
+    shape = (num_rows, *array.shape[1:])
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        rows = array[index[0]]
+        start, stop, _ = index[0].indices(num_rows)
+        missing = (stop - start - len(rows), *array.shape[1:])
+        return np.concatenate([rows, np.full(missing, fill, array.dtype)]) if missing[0] else rows
+
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, SPLIT), part)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Places a copy on every device of `mesh`; what is being traced is left as it is.
+
+    In several processes all of them must hold the same values.
+    """
+    sharding = NamedSharding(mesh, WHOLE)
+
+    def place(leaf: Any) -> Any:
+        if isinstance(leaf, jax.core.Tracer):
+            return leaf
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf  # not committed to a device: a compiled program copies it
+        leaf = np.asarray(jnp.asarray(leaf))  # on the host, in jax's own types
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(place, tree)
+
+
+def map_shards(f: Callable, mesh: Mesh, in_specs: Any, out_specs: Any = WHOLE) -> Callable:
+    """`f`, written for one device with collectives over `AXIS`, on the devices of `mesh`.
+
+    Args:
+      f: sees of each argument its device's part.
+      mesh: the devices.
+      in_specs: a tuple, one an argument: SPLIT, WHOLE, or a tree of them.
+      out_specs: likewise for results; what is WHOLE must be equal on all devices.
+
+    Raises:
+      ValueError: inside a program of `map_devices`, where each device is on its own already.
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        raise ValueError(
+            "a denoiser whose training set is split over the devices was called in a program that "
+            "is itself divided over them. The sampler sees how a denoiser lies only in its leaves: "
+            "hold it in a field of a flax.struct.PyTreeNode, not in a function given to wrap()."
+        )
+    # Not checked: jax cannot tell that a gathered, then sorted list is equal everywhere.
+    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def run_whole(f: Callable, mesh: Mesh, *, convolutions: bool = False) -> Callable:
+    """`f` of sharded denoisers and of rows that lie on every device, compiled; so lies the result.
+
+    Several processes need no other way here: this is one program over all their devices.
+    """
+    options = compiler_options(convolutions)
+    return jax.jit(f, out_shardings=NamedSharding(mesh, WHOLE), compiler_options=options or None)
+
+
+def bring_home(tree: Any) -> Any:
+    """What lies on all devices of all processes, as arrays of this process."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf.addressable_data(0))), tree)

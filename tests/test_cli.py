@@ -67,7 +67,10 @@ def linear_run(data, tmp_path_factory):
     return run
 
 
-COMMANDS = {"study": cli.study, "train": cli.train, "sample": cli.sample, "report": cli.report}
+COMMANDS = {
+    **{"study": cli.study, "train": cli.train, "sample": cli.sample, "evaluate": cli.evaluate},
+    "report": cli.report,
+}
 
 
 @pytest.mark.core
@@ -392,7 +395,7 @@ def snapshot_of():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "study, train, sample, report"),
+        ([], "study, train, sample, evaluate, report"),
         (["studdy"], "studdy"),
         (["study"], "NAME"),
         (["train", "linear", "--data", "digits"], "--out"),

@@ -46,6 +46,8 @@ class BottleneckDenoiser(flax.struct.PyTreeNode):
       image_shape: (H, W, C), D = H * W * C.
     """
 
+    sharded_fields = ("bank",)  # what `jdiff.parallel.shard` splits
+
     mean: jax.Array
     basis: jax.Array
     eigenvalues: jax.Array

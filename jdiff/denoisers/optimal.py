@@ -29,6 +29,8 @@ class OptimalDenoiser(flax.struct.PyTreeNode):
       num_classes: how many classes the labels name, or None without labels.
     """
 
+    sharded_fields = ("bank",)  # what `jdiff.parallel.shard` splits
+
     bank: core.Bank
     image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
     num_classes: int | None = flax.struct.field(pytree_node=False, default=None)

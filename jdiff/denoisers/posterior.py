@@ -9,8 +9,13 @@ candidates of each query are taken out, their logits recomputed from exact diffe
 the first of them, and both parts merged. Nothing is truncated to nearest neighbours.
 
 Where images are compared through a code, the codes are the bank's images and x_n its values.
+
+A bank may be split over devices (`jdiff.parallel.shard`). Each device then takes the maximum m, the
+sum s and the sum of images v over its own images, with exact logits relative to one image that all
+agree on, and the parts are merged: M = max m, S = sum e^(m - M) s, V = sum e^(m - M) v.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -20,7 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, _pixels
+from jax.sharding import AbstractMesh, Mesh
+
+from jdiff import _check, _pixels, parallel
 from jdiff._exact import dot, einsum
 
 # Rounding of a GEMM logit: about this factor times |y| max|x| / sigma^2. Measured on images of
@@ -48,7 +55,10 @@ class Bank(flax.struct.PyTreeNode):
       block_size: images a scan step; whatever it is, the answer is the same.
       values: [M, E] uint8 or float32, what the posterior mean is taken of; None for the images.
       values_center: [1, E] float32, the mean value, or None.
+      mesh: the devices that its rows are split over, or None where they lie whole.
     """
+
+    sharded_fields = ("images", "log_weights", "half_norms", "labels", "values")
 
     images: jax.Array
     log_weights: jax.Array
@@ -59,6 +69,31 @@ class Bank(flax.struct.PyTreeNode):
     block_size: int = flax.struct.field(pytree_node=False)
     values: jax.Array | None = None
     values_center: jax.Array | None = None
+    mesh: Mesh | AbstractMesh | None = flax.struct.field(pytree_node=False, default=None)
+
+    def shard(self, mesh: Mesh) -> "Bank":
+        """The bank with its rows divided in order over the devices of `mesh`.
+
+        An image keeps its number. Devices beyond the last image that has weight hold padding.
+        """
+        if self.mesh == mesh:
+            return self
+        counted = int(np.flatnonzero(np.asarray(self.log_weights) > -np.inf)[-1]) + 1
+        per_device = -(-counted // mesh.size)
+        num_blocks = -(-per_device // self.block_size)
+        block_size = -(-per_device // num_blocks)
+        num_rows = mesh.size * num_blocks * block_size
+        fills = {"log_weights": -np.inf, "labels": -1}
+        parts = {
+            name: parallel.split_rows(
+                np.asarray(rows)[:counted], num_rows, fills.get(name, 0), mesh
+            )
+            for name in self.sharded_fields
+            if (rows := getattr(self, name)) is not None
+        }
+        whole = ("radius", "center", "values_center")
+        rest = parallel.everywhere({name: getattr(self, name) for name in whole}, mesh)
+        return self.replace(**parts, **rest, block_size=block_size, mesh=mesh)
 
 
 class Posterior(NamedTuple):
@@ -152,13 +187,7 @@ def posterior_mean(
     Returns:
       [B, E], model units; E = D without values.
     """
-    query = _query(bank, y, sigma, labels)
-    sums = jax.lax.cond(
-        jnp.max(query.error) > _TOLERANCE,
-        lambda: _refined(bank, query)[0],
-        lambda: _scan(bank, query, exclude=None),
-    )
-    return _values_center(bank) + sums.v / sums.s
+    return _on_devices(_mean_of, bank, y, sigma, labels)
 
 
 def posterior(
@@ -169,9 +198,59 @@ def posterior(
     Arguments as in `posterior_mean`; K = min(32, M) images a query are named. Places that no
     image fills have weight 0 and a number that no image has.
     """
-    sums, leaders, logits = _refined(bank, _query(bank, y, sigma, labels))
+    return _on_devices(_posterior_of, bank, y, sigma, labels)
+
+
+def _on_devices(f: Any, bank: Bank, *query: jax.Array | None) -> Any:
+    """f(bank, *query), on each device with its part of a bank that is split."""
+    if bank.mesh is None:
+        return f(bank, *query)
+    return _split(f, bank, *parallel.everywhere(query, bank.mesh))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _split(f: Any, bank: Bank, *query: jax.Array | None) -> Any:
+    split_or_whole = lambda path, _: (
+        parallel.SPLIT if path[0].name in Bank.sharded_fields else parallel.WHOLE
+    )
+    specs = jax.tree_util.tree_map_with_path(split_or_whole, bank)
+    in_specs = (specs, *[parallel.WHOLE] * len(query))
+    return parallel.map_shards(f, bank.mesh, in_specs)(bank, *query)
+
+
+def _mean_of(
+    bank: Bank, y: jax.Array, sigma: jax.Array, labels: jax.Array | None = None
+) -> jax.Array:
+    query = _query(bank, y, sigma, labels)
+    error = jnp.max(query.error)
+    if bank.mesh is not None:
+        # Hosts may round differently, and all devices must take the same way or wait forever.
+        error = parallel.max_devices(error)
+    sums = jax.lax.cond(
+        error > _TOLERANCE,
+        lambda: _refined(bank, query).sums,
+        lambda: _scan(bank, query, exclude=None),
+    )
+    sums = _merge_devices(bank, sums)
+    return _values_center(bank) + sums.v / sums.s
+
+
+def _posterior_of(
+    bank: Bank, y: jax.Array, sigma: jax.Array, labels: jax.Array | None = None
+) -> Posterior:
+    sums, leaders, coarse, exact = _refined(bank, _query(bank, y, sigma, labels))
+    sums = _merge_devices(bank, sums)
+    if bank.mesh is not None:
+        own = bank.images.shape[0]
+        num_rows = own * bank.mesh.size
+        leaders = jnp.where(leaders < own, leaders + parallel.axis_index() * own, num_rows)
+        # [devices, B, K] -> [B, devices * K]
+        in_a_row = lambda x: jnp.moveaxis(parallel.gather_devices(x), 0, 1).reshape(len(x), -1)
+        leaders, coarse, exact = (in_a_row(x) for x in (leaders, coarse, exact))
+        chosen = jax.lax.top_k(coarse, min(_CANDIDATES, num_rows))[1]
+        leaders, exact = (jnp.take_along_axis(x, chosen, 1) for x in (leaders, exact))
     mean = _values_center(bank) + sums.v / sums.s
-    return Posterior(mean, leaders, jnp.exp(logits - sums.m) / sums.s)
+    return Posterior(mean, leaders, jnp.exp(exact - sums.m) / sums.s)
 
 
 def _values_center(bank: Bank) -> jax.Array:
@@ -267,8 +346,23 @@ def _leaders(bank: Bank, query: _Query) -> tuple[jax.Array, jax.Array]:
     return jax.lax.scan(step, (jnp.full(none.shape, -jnp.inf, jnp.float32), none), _blocks(bank))[0]
 
 
-def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
-    """Sums in which the leaders' logits are exact; the leaders; their logits on the sums' scale."""
+class _Refined(NamedTuple):
+    """Sums in which the leaders' logits are exact, over this device's images.
+
+    Attributes:
+      sums: of all images.
+      leaders: [B, K] numbers of the images taken out.
+      coarse: [B, K] their GEMM logits, falling.
+      exact: [B, K] their logits on the sums' scale.
+    """
+
+    sums: _Sums
+    leaders: jax.Array
+    coarse: jax.Array
+    exact: jax.Array
+
+
+def _refined(bank: Bank, query: _Query) -> _Refined:
     coarse, leaders = _leaders(bank, query)
     take = lambda a: jnp.take(a, leaders, axis=0, mode="clip")
     x, y, log_weights = (
@@ -276,7 +370,7 @@ def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
         query.y[:, None],
         take(bank.log_weights),
     )
-    first = x[:, :1]
+    first = _first(bank, coarse, x)
     # |y - x_1|^2 - |y - x_k|^2 without cancellation: where two images agree the term is 0.
     difference = jnp.sum((x - first) * ((y - first) + (y - x)), 2)
     exact = log_weights + difference / (2 * query.sigma**2)
@@ -287,16 +381,30 @@ def _refined(bank: Bank, query: _Query) -> tuple[_Sums, jax.Array, jax.Array]:
     centered = values - _values_center(bank)[None]
     top = _Sums(m, jnp.sum(p, 1, keepdims=True), einsum("bk,bkd->bd", p, centered))
 
-    # GEMM logits leave out |y|^2, the exact ones |y - x_1|^2: the first candidate shows the shift.
-    shift = log_weights[:, :1] - _finite(coarse[:, :1])
-    rest_bound = coarse[:, -1:] + shift + 2 * query.error + math.log(bank.images.shape[0])
+    # GEMM logits leave out |y|^2, the exact ones |y - x_1|^2: a device's own first candidate shows
+    # the shift.
+    shift = jnp.where(coarse[:, :1] == -jnp.inf, 0.0, exact[:, :1] - _finite(coarse[:, :1]))
+    num_images, m_of_all = bank.images.shape[0], m
+    if bank.mesh is not None:
+        num_images, m_of_all = num_images * bank.mesh.size, parallel.max_devices(m)
+    rest_bound = coarse[:, -1:] + shift + 2 * query.error + math.log(num_images)
 
     def with_rest() -> _Sums:
         rest = _scan(bank, query, exclude=leaders)
         return _merge(top, rest._replace(m=rest.m + shift))
 
-    counts = jnp.any(rest_bound > m + math.log(_NEGLIGIBLE))
-    return jax.lax.cond(counts, with_rest, lambda: top), leaders, exact
+    counts = jnp.any(rest_bound > m_of_all + math.log(_NEGLIGIBLE))
+    return _Refined(jax.lax.cond(counts, with_rest, lambda: top), leaders, coarse, exact)
+
+
+def _first(bank: Bank, coarse: jax.Array, x: jax.Array) -> jax.Array:
+    """The image [B, 1, D] of the largest GEMM logit, of all devices the same."""
+    first = x[:, :1]
+    if bank.mesh is None:
+        return first
+    device = jnp.argmax(parallel.gather_devices(coarse[:, 0]), 0)
+    here = device[:, None, None] == parallel.axis_index()
+    return parallel.sum_devices(jnp.where(here, first, 0.0))
 
 
 def _merge(a: _Sums, b: _Sums) -> _Sums:
@@ -304,3 +412,13 @@ def _merge(a: _Sums, b: _Sums) -> _Sums:
     m = jnp.maximum(a.m, b.m)
     scale_a, scale_b = jnp.exp(a.m - _finite(m)), jnp.exp(b.m - _finite(m))
     return _Sums(m, a.s * scale_a + b.s * scale_b, a.v * scale_a + b.v * scale_b)
+
+
+def _merge_devices(bank: Bank, sums: _Sums) -> _Sums:
+    """The devices' partial softmaxes as one; a device without an admitted image adds 0."""
+    if bank.mesh is None:
+        return sums
+    m = parallel.max_devices(sums.m)
+    scale = jnp.exp(sums.m - _finite(m))
+    s, v = parallel.sum_devices((sums.s * scale, sums.v * scale))
+    return _Sums(m, s, v)

@@ -176,9 +176,10 @@ def check_levels(denoiser: Denoiser, sigmas: np.ndarray) -> None:
     fitted = np.asarray(denoiser.sigmas)
     for sigma in np.asarray(sigmas)[:-1]:
         if not np.any(np.isclose(sigma, fitted, rtol=1e-5, atol=0)):
+            levels = ", ".join(f"{level:.4g}" for level in fitted)
             raise ValueError(
                 f"sigmas asks for level {sigma:.6g}, but this {type(denoiser).__name__} is defined "
-                f"only at {np.array2string(fitted, precision=4)}."
+                f"only at {levels}."
             )
 
 

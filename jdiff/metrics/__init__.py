@@ -11,6 +11,7 @@ from jdiff.metrics.agreement import (
 )
 from jdiff.metrics.copying import copying_z
 from jdiff.metrics.denoising import equivariance_error, psnr_gap
+from jdiff.metrics.distinct import distinct
 from jdiff.metrics.intervals import bootstrap_mean, parts_interval, wilson
 from jdiff.metrics.jacobian import JacobianEigen, jacobian_eigen
 from jdiff.metrics.kernel import kernel_distance
@@ -29,7 +30,6 @@ from jdiff.metrics.memorization import (
 from jdiff.metrics.neighbors import (
     CosineNeighbors,
     Neighbors,
-    distinct,
     inside_balls,
     nearest,
     nearest_cosine,

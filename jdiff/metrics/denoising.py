@@ -254,9 +254,10 @@ def fitted_levels(denoiser: Callable, sigmas: Any) -> np.ndarray:
     grid = _check.levels("sigmas", own if sigmas is None else sigmas)
     for sigma in grid if own is not None else ():
         if not np.any(np.isclose(sigma, np.asarray(own), rtol=1e-5, atol=0)):
+            levels = ", ".join(f"{level:.4g}" for level in np.asarray(own))
             raise ValueError(
                 f"sigmas asks for level {sigma:.6g}, but this {type(denoiser).__name__} is defined "
-                f"only at {np.array2string(np.asarray(own), precision=4)}."
+                f"only at {levels}."
             )
     return grid
 

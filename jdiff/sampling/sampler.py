@@ -5,6 +5,9 @@
 Sample i depends on (key, i) only: key_i = fold_in(fold_in(key, SAMPLE), i), its starting noise
 comes from fold_in(key_i, 0) and its step t from fold_in(key_i, t + 1), whatever the batch, the
 devices or the number of samples.
+
+Samples are divided over the devices. Where the denoiser's training set is instead
+(`jdiff.parallel.shard`), every device follows all samples of a batch.
 """
 
 import functools
@@ -78,15 +81,13 @@ def sample(
         batch_size = min(1 << (num_samples - 1).bit_length(), 256 * devices)
     per_device = parallel.rows_per_device(_check.integer("batch_size", batch_size))
 
-    program = _program(denoiser, _solver(solver), labels, record=None, start=True)
-    shared = parallel.replicate((denoiser, jnp.asarray(grid), key))
+    run = _runner(denoiser, grid, key, _solver(solver), labels, record=None, start=True)
     batches = []
     for first in range(0, num_samples, per_device * devices):
         indices = np.arange(first, first + per_device * devices)
         part = None if labels is None else labels[np.minimum(indices, num_samples - 1)]
-        y = program(shared, parallel.split((indices, None, part)))
         kept = min(num_samples - first, len(indices))
-        batches.append(parallel.collect(y, kept))
+        batches.append(run((indices, None, part), kept))
     return batches[0] if len(batches) == 1 else jnp.concatenate(batches)
 
 
@@ -137,17 +138,48 @@ def solve(
     _check.key("key", key)
     labels = check_labels(denoiser, labels, len(y))
 
-    program = _program(denoiser, chosen, labels, record=record, start=False)
-    shared = parallel.replicate((denoiser, jnp.asarray(grid), key))
-    result = program(shared, parallel.split((np.arange(len(y)), y.astype(jnp.float32), labels)))
-    if record is None:
-        return parallel.collect(result, len(y))
-    return parallel.collect(result[0], len(y)), parallel.collect(result[1], len(y), axis=1)
+    run = _runner(denoiser, grid, key, chosen, labels, record=record, start=False)
+    return run((np.arange(len(y)), y.astype(jnp.float32), labels), len(y))
 
 
 def sample_key(key: jax.Array, index: Any) -> jax.Array:
     """The key of sample `index`."""
     return jax.random.fold_in(jax.random.fold_in(key, SAMPLE), index)
+
+
+def _runner(
+    denoiser: Denoiser,
+    grid: np.ndarray,
+    key: jax.Array,
+    solver: Solver,
+    labels: Any,
+    *,
+    record: tuple[str, ...] | None,
+    start: bool,
+) -> Callable:
+    """A function (rows, how many to keep) -> their results; what all rows share is placed once."""
+    program = _program(denoiser, solver, labels, record=record, start=start)
+    shared = (denoiser, jnp.asarray(grid), key)
+    mesh = parallel.mesh_of(denoiser)
+    if mesh is not None:
+        shared = (denoiser, *parallel.everywhere(shared[1:], mesh))
+
+        def run_whole(rows: tuple, kept: int) -> Any:
+            result = parallel.bring_home(program(shared, parallel.everywhere(rows, mesh)))
+            if record is None:
+                return result[:kept]
+            return result[0][:kept], {name: way[:, :kept] for name, way in result[1].items()}
+
+        return run_whole
+    shared = parallel.replicate(shared)
+
+    def run_split(rows: tuple, kept: int) -> Any:
+        result = program(shared, parallel.split(rows))
+        if record is None:
+            return parallel.collect(result, kept)
+        return parallel.collect(result[0], kept), parallel.collect(result[1], kept, axis=1)
+
+    return run_split
 
 
 def _program(
@@ -162,7 +194,7 @@ def _program(
     leaves, structure = jax.tree.flatten(denoiser)
     shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
     convolutions = _has_convolution(structure, shapes, denoiser.image_shape, labels is not None)
-    return _compiled(solver, record, start, convolutions)
+    return _compiled(solver, record, start, convolutions, parallel.mesh_of(denoiser))
 
 
 @functools.lru_cache(maxsize=256)
@@ -177,7 +209,11 @@ def _has_convolution(structure: Any, shapes: tuple, image_shape: tuple, labelled
 
 @functools.lru_cache(maxsize=64)
 def _compiled(
-    solver: Solver, record: tuple[str, ...] | None, start: bool, convolutions: bool
+    solver: Solver,
+    record: tuple[str, ...] | None,
+    start: bool,
+    convolutions: bool,
+    mesh: Any,
 ) -> Callable:
     def trajectory(shared: tuple, rows: tuple) -> Any:
         denoiser, sigmas, key = shared
@@ -212,6 +248,8 @@ def _compiled(
         y = y if inside is None else inside.expand(y)
         return y if record is None else (y, recorded)
 
+    if mesh is not None:
+        return parallel.run_whole(trajectory, mesh, convolutions=convolutions)
     return parallel.map_devices(trajectory, in_axes=(None, 0), convolutions=convolutions)
 
 

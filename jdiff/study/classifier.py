@@ -32,7 +32,7 @@ from jdiff.networks.classifier import Classifier
 from jdiff.training.rundir import describe_module
 
 SCHEMA = 1
-BATCH_SIZE, LEARNING_RATE = 128, 2e-3
+BATCH_SIZE, LEARNING_RATE = 128, 5e-3
 _ADAM = optax.scale_by_adam()
 FILE = "classifier.npz"
 # Folded into the seed's key.

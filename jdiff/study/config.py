@@ -4,6 +4,8 @@ import dataclasses
 import re
 from typing import Any, ClassVar
 
+import numpy as np
+
 from jdiff import _check, networks, noise
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
@@ -41,6 +43,8 @@ class Architecture:
                     raise ValueError(
                         f"architecture {self.name} needs {option}, as in {self.name}:{option}=3."
                     )
+            if "sigmas" in given:
+                noise.parse_grid(str(given["sigmas"]))  # sigmas=5 was read as a number
         elif "preconditioning" in dict(self.options):
             preconditioning = dict(self.options)["preconditioning"]
             _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
@@ -100,6 +104,20 @@ class Architecture:
             CLOSED_FORMS[self.name].check(data, **dict(self.options))
         else:
             self.network(data.image_shape)
+
+    def check_grid(self, name: str, grid: Any) -> None:
+        """Refuses a form whose own option `sigmas` leaves out levels of the grid called `name`."""
+        own = dict(self.options).get("sigmas")
+        if not self.closed_form or own is None:
+            return
+        fitted = noise.parse_grid(own)
+        near = np.isclose(np.asarray(grid)[:-1, None], fitted[None, :-1], rtol=1e-5, atol=0)
+        if not near.any(1).all():
+            raise ValueError(
+                f"architecture {self.label} is fitted at the levels of {own} and could not be "
+                f"sampled at those of sigmas {name}: leave out its option sigmas to fit it at "
+                f"these, or sample at sigmas {own}."
+            )
 
     def fit(self, data: ImageData, sigmas: Any = "karras:18", seed: int = 0) -> Denoiser:
         """The closed form, fitted.
@@ -194,14 +212,7 @@ class Study:
     def __post_init__(self) -> None:
         """Refuses what cannot be run, before anything is."""
         for name in ("architectures", "num_train", "seeds"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple):
-                raise TypeError(f"{name} must be a tuple; got {values!r}.")
-            if not values:
-                raise ValueError(f"{name} must not be empty.")
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
-            if repeated:
-                raise ValueError(f"{name} names {repeated[0]} more than once.")
+            check_names(name, getattr(self, name))
         labels = [architecture.label for architecture in self.parsed()]
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
@@ -216,8 +227,10 @@ class Study:
         _check.integer("batch_size", self.batch_size)
         _check.integer("num_samples", self.num_samples, minimum=LEAST_SAMPLES)
         _check.number("learning_rate", self.learning_rate, above=0)
-        noise.parse_grid(self.sigmas)
         _check.choice("solver", self.solver, SOLVERS)
+        grid = noise.parse_grid(self.sigmas)
+        for architecture in self.parsed():
+            architecture.check_grid(self.sigmas, grid)
 
     def parsed(self) -> tuple[Architecture, ...]:
         """The architectures, parsed."""
@@ -226,6 +239,43 @@ class Study:
     def tiny(self) -> "Study":
         """The same study at a budget that only shows that it runs."""
         return dataclasses.replace(self, budget=Budget(60), num_samples=64)
+
+
+def check_data(whole: ImageData, least_held_out: int = LEAST_SAMPLES) -> None:
+    """Refuses data that the measures cannot judge by, before hours are spent on it.
+
+    Args:
+      whole: the data set of a study.
+      least_held_out: how many held-out images the study's measures need.
+
+    Raises:
+      ValueError: on weights, or too few training or held-out images.
+    """
+    if whole.weights is not None:
+        raise ValueError(
+            "data has weights, which the measures of a study cannot use: fit and train do "
+            "(jdiff.train, OptimalDenoiser.fit)."
+        )
+    for name, count, least in (
+        ("training", whole.num_train, LEAST_TRAIN),
+        ("held-out", len(whole.held_out), least_held_out),
+    ):
+        if count < least:
+            raise ValueError(
+                f"data must have at least {least} {name} images for a study; {whole.name} has "
+                f"{count}."
+            )
+
+
+def check_names(field: str, values: Any) -> None:
+    """Refuses a field of a study that is no tuple, is empty, or names something twice."""
+    if not isinstance(values, tuple):
+        raise TypeError(f"{field} must be a tuple; got {values!r}.")
+    if not values:
+        raise ValueError(f"{field} must not be empty.")
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{field} names {repeated[0]} more than once.")
 
 
 def _value(text: str) -> Any:

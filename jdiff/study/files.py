@@ -5,11 +5,11 @@ samples.npz, neighbors.npz and what training keeps there.
 """
 
 import dataclasses
-import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ from jdiff.report import Pictures, Row
 from jdiff.study.config import Architecture
 from jdiff.training.rundir import RunDirectory, as_arrays, differences, holds_files
 
+# What to do about a report whose files are missing or damaged.
+AGAIN = "Run the study again: what is whole is kept, the rest made anew."
 _SHOWN = 32  # real images of each kind that a report may show
+# What a row's figures draw; row.json keeps their checksums, since all rows' have the same shapes.
+_DRAWN = ("samples.npz", "neighbors.npz", "pictures.npz")
 
 
 class StudyDirectory:
@@ -49,9 +53,11 @@ class StudyDirectory:
           force: removes what an earlier study wrote here.
 
         Raises:
-          ValueError: if it belongs to another study, naming the differences, or to none.
+          ValueError: if it belongs to another study, naming the differences, or to none, or if
+            its study.json is damaged.
         """
-        file, grows = self.path / "study.json", type(study).GROWS
+        _files.refuse_file("out_dir", self.path)
+        file = self.path / "study.json"
         described = _files.plain(
             {
                 "schema": report.SCHEMA,
@@ -70,26 +76,43 @@ class StudyDirectory:
                     "choose an empty or new directory."
                 )
         else:
-            found = _read_json(file)
-            fixed = lambda whole: {
-                **whole,
-                "study": {k: v for k, v in whole.get("study", {}).items() if k not in grows},
-            }
-            different = differences(fixed(found), fixed(described))
-            if different:
-                raise ValueError(
-                    f"out_dir {self.path} belongs to another study: {'; '.join(different)}. "
-                    "Choose another directory with --out, or start anew with --force; nothing was "
-                    "changed."
-                )
-            for name in grows:
-                dropped = [v for v in found["study"][name] if v not in described["study"][name]]
-                if dropped:
-                    raise ValueError(
-                        f"{name} leaves out {dropped[0]!r}, which the study in {self.path} has: "
-                        "name it too, or choose another directory with --out."
-                    )
+            self._check_same(described, type(study).GROWS)
         _files.write_json(file, described)
+
+    def _check_same(self, described: dict, grows: Sequence[str]) -> None:
+        """Refuses to go on with a study that is not `described`, but for what was added to it."""
+        file = self.path / "study.json"
+        otherwise = "Choose another directory with --out, or start anew with --force"
+        try:
+            found = _files.read_object(file, schema=int, study=dict, data=dict)
+        except ValueError as error:
+            raise ValueError(f"{error} {otherwise}.") from None
+        there, here = (whole["study"].get("name") for whole in (found, described))
+        if there != here:  # of another kind, perhaps: its fields would say nothing
+            raise ValueError(
+                f"out_dir {self.path} belongs to the study {there!r}, and this is {here!r}. "
+                f"{otherwise}; nothing was changed."
+            )
+        fixed = lambda whole: {
+            **whole,
+            "study": {k: v for k, v in whole["study"].items() if k not in grows},
+        }
+        different = differences(fixed(found), fixed(described))
+        if different:
+            raise ValueError(
+                f"out_dir {self.path} belongs to another study: {'; '.join(different)}. "
+                f"{otherwise}; nothing was changed."
+            )
+        for name in grows:
+            had = found["study"].get(name)
+            if not isinstance(had, list):
+                raise ValueError(f"{file} is damaged: {name!r} must be a list. {otherwise}.")
+            dropped = [value for value in had if value not in described["study"][name]]
+            if dropped:
+                raise ValueError(
+                    f"{name} leaves out {dropped[0]!r}, which the study in {self.path} has: "
+                    "name it too, or choose another directory with --out."
+                )
 
     def keep_examples(self, sets: Sequence[ImageData]) -> None:
         """Writes data.npz: images trained on and held out, for the report to show.
@@ -108,13 +131,6 @@ class StudyDirectory:
             num_held_out=len(data.held_out),
         )
 
-    def is_whole(self, record: dict) -> bool:
-        """Whether a row is done and its files can be read."""
-        try:
-            return record["status"] == "ok" and self.row(record) is not None
-        except (ValueError, OSError):
-            return False
-
     def write_report(self, results: dict, rows: list[Row]) -> None:
         """Writes results.json and report.html."""
         _files.write_json(self.path / "results.json", results)
@@ -122,9 +138,15 @@ class StudyDirectory:
 
     def render(self, results: dict, rows: list[Row]) -> Path:
         """Writes report.html from rows alone; returns its path."""
-        arrays = read_arrays(self.path / "data.npz")
+        arrays = read_arrays(
+            self.path / "data.npz", "images", "held_out", "num_train", "num_held_out"
+        )
+        name = results["study"].get("data")
+        if not isinstance(name, str):
+            file = self.path / "results.json"
+            raise ValueError(f"{file} is damaged: 'study.data' must be a name; got {name!r}.")
         about = {
-            "name": results["study"]["data"],
+            "name": name,
             "num_train": int(arrays["num_train"]),
             "num_held_out": int(arrays["num_held_out"]),
             "image_shape": arrays["images"].shape[1:],
@@ -135,9 +157,13 @@ class StudyDirectory:
         return self.path / "report.html"
 
     def row(self, record: dict) -> Row:
-        """A record with the pictures that its files hold."""
-        failed = record["status"] == "failed"
-        return Row(record, None if failed else load_pictures(self.path, record))
+        """A record with the pictures that its files hold.
+
+        Raises:
+          FileNotFoundError, ValueError: if they are missing or damaged, naming the file.
+        """
+        bare = Row(record)
+        return bare if bare.failed else Row(record, load_pictures(self.path, record))
 
     def results(self) -> dict:
         """What results.json says.
@@ -149,44 +175,103 @@ class StudyDirectory:
         file = self.path / "results.json"
         if not file.exists():
             raise FileNotFoundError(f"{self.path} has no results.json: no study finished there.")
-        results = _read_json(file)
+        try:
+            results = _files.read_object(file)
+            if results.get("schema") == report.SCHEMA:
+                results = _files.read_object(file, study=dict, rows=list)
+                if not results["rows"]:
+                    raise ValueError(f"{file} is damaged: it has no rows.")
+        except ValueError as error:
+            raise ValueError(f"{error} {AGAIN}") from None
         report.check(results)
-        lacking = [name for name in ("study", "rows") if name not in results]
-        if lacking:
-            raise ValueError(f"{file} is damaged: it lacks {', '.join(lacking)}.")
         return results
 
 
 def begun_steps(run_dir: str | os.PathLike) -> int | None:
     """The training steps that a run was begun with; None if it was not."""
-    run = RunDirectory(run_dir)
-    return run.config()["train"]["steps"] if (run.path / "config.json").exists() else None
+    file = Path(run_dir) / "config.json"
+    if not file.exists():
+        return None
+    steps = _files.read_object(file, train=dict)["train"].get("steps")
+    if not isinstance(steps, int):
+        raise ValueError(f"{file} is damaged: it lacks 'train.steps'.")
+    return steps
 
 
-def read_row(run_dir: Path) -> tuple[dict, dict] | None:
-    """The settings and the record in row.json; None if there is none."""
+def read_done(
+    run_dir: Path,
+    expected: Mapping[str, Any],
+    read: Callable[[dict], Any],
+    say: Callable[[str], Any],
+) -> tuple[dict, dict] | None:
+    """The settings and the record of a row that is done; None if it has to be made.
+
+    Args:
+      run_dir: where its files lie.
+      expected: entries that its record must have: it is of this row and no other.
+      read: reads what a record's figures draw.
+      say: is told of a file that is there and cannot be used; the row is to be made again.
+    """
     file = run_dir / "row.json"
     if not file.exists():
         return None
-    found = _read_json(file)
-    if not {"settings", "record"} <= set(found):
-        return None  # not a row: it is made again
-    return found["settings"], found["record"]
+    try:
+        found = _files.read_object(file, settings=dict, record=dict)
+        settings, record = found["settings"], found["record"]
+        if record.get("status") == "failed":
+            return None
+        expected = _files.plain(expected)
+        other = differences({name: record.get(name) for name in expected}, expected)
+        if other:
+            raise ValueError(f"{file} is of another row: {'; '.join(other)}.")
+        read(record)
+    except (ValueError, OSError) as error:
+        say(f"{error} The row is made again.")
+        return None
+    return settings, record
 
 
 def write_row(run_dir: Path, settings: dict, record: dict) -> None:
     """Writes row.json, which marks the row as done."""
-    _files.write_json(run_dir / "row.json", {"settings": settings, "record": record})
+    drawn = [run_dir / name for name in _DRAWN if (run_dir / name).exists()]
+    sums = {file.name: zlib.crc32(file.read_bytes()) for file in drawn}
+    row = {"settings": settings, "record": record, "crc32": sums}
+    _files.write_json(run_dir / "row.json", row)
 
 
 def load_pictures(study_path: Path, record: dict) -> Pictures:
-    """What a row's figures draw, from its files."""
-    run_dir = (study_path / record["samples"]).parent
-    samples = read_arrays(run_dir / "samples.npz")
-    neighbors = read_arrays(run_dir / "neighbors.npz")
-    history = as_arrays(RunDirectory(run_dir).lines())
+    """What a row's figures draw, from its files.
+
+    Raises:
+      FileNotFoundError, ValueError: if they are missing or damaged, naming the file.
+    """
+    run_dir = place_of(study_path, record, "samples").parent
+    samples = read_drawn(run_dir / "samples.npz", "images")
+    neighbors = read_drawn(run_dir / "neighbors.npz", *_NEIGHBORS)
+    try:
+        history = as_arrays(RunDirectory(run_dir).lines())
+    except (TypeError, KeyError, ValueError) as error:  # JSON, but no lines of a training
+        raise ValueError(f"{run_dir / 'metrics.jsonl'} is damaged: {error!r}.") from None
     trained = len(history["step"]) > 0
-    return Pictures(samples["images"], **neighbors, history=history if trained else None)
+    drawn = {name: neighbors[name] for name in _NEIGHBORS}
+    try:
+        return Pictures(samples["images"], **drawn, history=history if trained else None)
+    except ValueError as error:
+        raise ValueError(f"{run_dir} is damaged: {error}") from None
+
+
+_NEIGHBORS = ("nearest", "d1", "d2", "held_out_d1", "held_out_d2")
+
+
+def place_of(study_path: Path, record: dict, name: str) -> Path:
+    """Where the file lies that a record names.
+
+    Raises:
+      ValueError: if it names none.
+    """
+    if not isinstance(record.get(name), str):
+        raise ValueError(f"row {record['label']!r} names no {name}; got {record.get(name)!r}.")
+    return study_path / record[name]
 
 
 def results(study: Any, command: str | None, records: Sequence[dict]) -> dict:
@@ -217,23 +302,44 @@ def versions() -> dict[str, str]:
     return found | {name: module.__version__ for name, module in modules.items()}
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged: {error}.") from None
+def read_drawn(file: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of a row's file, which must be the one that its row.json was written with.
+
+    Args:
+      file: one of the files that figures draw.
+      *names: arrays that it must have.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is damaged, or another row's.
+    """
+    row = file.parent / "row.json"
+    sums = _files.read_object(row).get("crc32") if row.exists() else None
+    arrays = read_arrays(file, *names)
+    known = sums.get(file.name) if isinstance(sums, dict) else None
+    if known is not None and known != zlib.crc32(file.read_bytes()):
+        raise ValueError(f"{file} is damaged: it is not the file that row.json was written with.")
+    return arrays
 
 
-def read_arrays(file: Path) -> dict[str, np.ndarray]:
+def read_arrays(file: Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays of an npz file that a study wrote.
+
+    Args:
+      file: the file.
+      *names: arrays that it must have.
 
     Raises:
       FileNotFoundError: if it is not there.
       ValueError: if it is damaged.
     """
     try:
-        return _files.read_arrays(file)
+        arrays = _files.read_arrays(file)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"{file} is missing.") from None
     except Exception as error:  # zip, NumPy and zlib errors: the file is not what was written
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise ValueError(f"{file} is damaged: {error}.") from error
+    lacking = [name for name in names if name not in arrays]
+    if lacking:
+        raise ValueError(f"{file} is damaged: it lacks {', '.join(lacking)}.")
+    return arrays

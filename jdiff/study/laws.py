@@ -7,17 +7,18 @@ figures are the paper's: few points become a continuum, and a knob goes from cre
 import dataclasses
 import functools
 import os
-import shutil
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from jdiff import _check, _files, data, noise, parallel, report
 from jdiff.report import LawRow
+from jdiff.report.law_rows import ARRAYS
 from jdiff.study import cost, files, law_row
-from jdiff.study.config import LEAST_TRAIN, Budget
+from jdiff.study.config import LEAST_TRAIN, Budget, check_data, check_names
 from jdiff.study.law_cases import SECTIONS, Case, Sets, cases
 from jdiff.theory.checks import LEAST_SAMPLES
 from jdiff.theory.steps import SOLVERS
@@ -40,7 +41,7 @@ class LawStudy:
       solver: ddim or heun.
       seed: of the training subset, of starting noise, random features and training.
       budget: training steps of the networks among the cases.
-      sections: which parts of the page are made.
+      sections: which parts of the page are made; they may be added to a study that is there.
       held_out: the share of images to hold out of a data set that brings no held-out images.
     """
 
@@ -55,7 +56,8 @@ class LawStudy:
     sections: tuple[str, ...] = SECTIONS
     held_out: float | None = None
 
-    GROWS: ClassVar[tuple[str, ...]] = ()
+    # What may be added to a study that is there.
+    GROWS: ClassVar[tuple[str, ...]] = ("sections",)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, before anything is."""
@@ -69,8 +71,7 @@ class LawStudy:
             raise ValueError(f"budget of the study laws must be steps:N; got {self.budget.unit}.")
         if self.held_out is not None:
             _check.number("held_out", self.held_out, above=0, below=1)
-        if not isinstance(self.sections, tuple) or not self.sections:
-            raise ValueError(f"sections must be a tuple that is not empty; got {self.sections!r}.")
+        check_names("sections", self.sections)
         for section in self.sections:
             _check.choice("section", section, SECTIONS)
 
@@ -92,14 +93,13 @@ def run(
     """Runs what is not done yet and writes the report; the arguments are those of `study.run`."""
     say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
-    if whole.weights is not None:
-        raise ValueError("data has weights, which the measures of a study cannot use.")
+    check_data(whole, least_held_out=1)  # none of these measures divides the held-out images
     settings = law_row.Settings(
         study.num_samples, study.sigmas, study.solver, study.seed, study.budget
     )
     images = whole
     if study.num_train is not None:
-        _check.integer("num_train", study.num_train, maximum=whole.num_train)
+        _check.integer("num_train", study.num_train, minimum=LEAST_TRAIN, maximum=whole.num_train)
         images = whole.subset(study.num_train, settings.key(law_row.SUBSET))
     plan = [
         case
@@ -124,13 +124,13 @@ def run(
         run_dir = directory.path / "runs" / case.slug
         title = f"[{number}/{len(plan)}] {case.section}: {case.title}"
         described = {**wanted, "case": dataclasses.asdict(case)}
-        found = _done(run_dir, described)
+        record = _identity(study, case)
+        found = _done(directory.path, run_dir, described, record, say)
         if found is not None:
             say(f"{title}: done before, kept")
             records.append(found)
             continue
         say(title)
-        record = _identity(study, case)
         try:
             made, arrays = law_row.make(bench, case)
             record |= made | {"pictures": f"runs/{case.slug}/{_PICTURES}"}
@@ -157,9 +157,21 @@ def render(path: Path, results: dict) -> Path:
 
 
 def row(path: Path, record: dict) -> LawRow:
-    """A record with the arrays that its files hold."""
-    failed = record["status"] == "failed"
-    return LawRow(record, None if failed else files.read_arrays(path / record["pictures"]))
+    """A record with the arrays that its files hold.
+
+    Raises:
+      FileNotFoundError, ValueError: if they are missing or damaged, naming the file.
+    """
+    bare = LawRow(record)
+    if bare.failed:
+        return bare
+    file = files.place_of(path, record, "pictures")
+    needed = [name for name in ARRAYS[bare.section] if not name.endswith("?")]
+    arrays = files.read_drawn(file, *needed)
+    try:
+        return LawRow(record, arrays)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def _write(path: Path, results: dict, rows: list[LawRow]) -> None:
@@ -183,18 +195,18 @@ def _identity(study: LawStudy, case: Case) -> dict[str, Any]:
     }
 
 
-def _done(run_dir: Path, wanted: dict) -> dict | None:
+def _done(
+    path: Path, run_dir: Path, wanted: dict, identity: dict, say: Callable[[str], Any]
+) -> dict | None:
     """The record of a case that is done, with the same settings and files that can be read."""
-    found = files.read_row(run_dir)
+    expected = {**identity, "pictures": f"runs/{run_dir.name}/{_PICTURES}"}
+    found = files.read_done(run_dir, expected, lambda record: row(path, record), say)
     if found is None:
         return None
     settings, record = found
-    if record["status"] == "ok" and not differences(settings, _files.plain(wanted)):
-        try:
-            files.read_arrays(run_dir / _PICTURES)
-        except (ValueError, OSError):
-            return None
-        return record
-    if record["status"] == "failed" and parallel.is_writer():
-        shutil.rmtree(run_dir)
-    return None
+    different = differences(settings, _files.plain(wanted))
+    if different:
+        file = run_dir / "row.json"
+        say(f"{file} is of another case: {'; '.join(different)}. The row is made again.")
+        return None
+    return record

@@ -183,7 +183,9 @@ def _fit(
     jax.block_until_ready(jax.tree.leaves(denoiser))
     fit_seconds = time.perf_counter() - started
     if parallel.is_writer():
-        save(run_dir, denoiser, {"architecture": architecture.label, "data": data.name})
+        described = {"name": data.name, "num_train": data.num_train}
+        described["fingerprint"] = data.fingerprint()
+        save(run_dir, denoiser, {"architecture": architecture.label, "data": described})
     return denoiser, {
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(denoiser)),
         "flops_per_image": _denoiser_flops(denoiser),

@@ -12,9 +12,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jdiff import _check, data, parallel
+from jdiff import _check, data, parallel, report
 from jdiff.study import cost, files, laws, row
-from jdiff.study.config import LEAST_SAMPLES, LEAST_TRAIN, Architecture, Study
+from jdiff.study.config import LEAST_TRAIN, Architecture, Study, check_data
 from jdiff.study.laws import LawStudy
 from jdiff.training import TrainConfig
 from jdiff.training.rundir import differences
@@ -35,7 +35,7 @@ def run(
     Args:
       study: what to do: a Study, or a LawStudy.
       out_dir: the study directory; new, or one of the same study. Architectures, sizes and seeds
-        may be added to it, anything else that differs is refused.
+        (sections of a LawStudy) may be added to it, anything else that differs is refused.
       data_dir: where TFDS data sets lie; None is TFDS's own default.
       download: whether TFDS may prepare a data set that is not there (needs TensorFlow).
       force: starts the study anew, removing what an earlier one wrote into `out_dir`.
@@ -58,12 +58,12 @@ def run(
         )  # fmt: skip
     say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
-    _check_data(whole)
+    check_data(whole)
     directory = files.StudyDirectory(out_dir)
     references = {}
     for n in study.num_train:
         if n is not None:
-            _check.integer("num_train", n, maximum=whole.num_train)
+            _check.integer("num_train", n, minimum=LEAST_TRAIN, maximum=whole.num_train)
         subset = whole
         if n is not None and n != whole.num_train:
             subset = whole.subset(n, row.study_key(study, row.SUBSET))
@@ -98,19 +98,25 @@ def run(
         run_dir, config = directory.run(*entry), configs.get(entry)
         wanted = row.settings(study, architecture, references[n].data, seed, config)
         title = f"[{number}/{len(plan)}] {run_dir.name}"
-        found = files.read_row(run_dir)
-        if found is not None and directory.is_whole(found[1]):
+        record = row.identity(architecture, references[n].data, seed)
+        fixed = ("label", "architecture", "options", "data", "num_train", "seed")
+        expected = {name: record[name] for name in fixed}
+        expected["samples"] = f"runs/{run_dir.name}/samples.npz"
+        found = files.read_done(run_dir, expected, directory.row, say)
+        if found is not None:
             different = differences(found[0], wanted)
             if different:
-                raise ValueError(f"{run_dir} holds another row: {'; '.join(different)}.")
+                raise ValueError(
+                    f"{run_dir} holds another row: {'; '.join(different)}. Remove it, or choose "
+                    "another directory with --out."
+                )
             say(f"{title}: done before, kept")
             records.append(found[1])
             continue
         say(title)
-        if found is not None and parallel.is_writer():
+        if parallel.is_writer():
             # A row that failed before it had a config.json would never be taken for a run again.
-            (run_dir / "row.json").unlink()
-        record = row.identity(architecture, references[n].data, seed)
+            (run_dir / "row.json").unlink(missing_ok=True)
         try:
             record |= row.make(study, architecture, references[n], seed, config, run_dir, progress)
         except Exception as error:  # a row's failure is a result; the others go on
@@ -131,13 +137,44 @@ def rebuild_report(path: str | os.PathLike) -> Path:
     """Writes a study's report.html again from its files; returns its path.
 
     Raises:
-      FileNotFoundError, ValueError: if there is no readable study at `path`.
+      FileNotFoundError, ValueError: if there is no readable study at `path`, naming the file that
+        is missing or damaged.
     """
     directory = files.StudyDirectory(path)
     results = directory.results()
-    if results.get("kind") == laws.KIND:
-        return laws.render(directory.path, results)
-    return directory.render(results, [directory.row(record) for record in results["rows"]])
+    of_laws = results.get("kind") == laws.KIND
+    try:
+        for number, record in enumerate(results["rows"]):
+            _check_record(directory.path / "results.json", number, record, of_laws)
+        if of_laws:
+            return laws.render(directory.path, results)
+        return directory.render(results, [directory.row(record) for record in results["rows"]])
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error} {files.AGAIN}") from error
+
+
+# What the entries of a record are, where they are there and not null.
+_ENTRIES: dict[type, tuple[str, ...]] = {
+    str: ("architecture", "data", "solver", "family", "error", "why_no_law"),
+    int: ("num_train", "seed", "num_samples", "num_params", "flops_per_image", "nfe", "knob"),
+    dict: ("options", "budget", "seconds", "images_per_s", "measures", "verdict", "check"),
+    list: ("twins",),
+}
+
+
+def _check_record(file: Path, number: int, record: Any, of_laws: bool) -> None:
+    """Refuses an entry of results.json that is no row, naming the file."""
+    try:
+        if not isinstance(record, dict):
+            raise ValueError(f"it must be an object; got {record!r}.")
+        (report.LawRow if of_laws else report.Row)(record)
+        for kind, names in _ENTRIES.items():
+            for name in names:
+                if not isinstance(record.get(name), kind | None):
+                    raise ValueError(f"{name!r} cannot be {record[name]!r}.")
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: in rows[{number}], {error}") from None
 
 
 def _train_config(
@@ -155,21 +192,3 @@ def _train_config(
     return TrainConfig(
         steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
     )
-
-
-def _check_data(whole: data.ImageData) -> None:
-    """Refuses data that the measures cannot judge by, before hours are spent on it."""
-    if whole.weights is not None:
-        raise ValueError(
-            "data has weights, which the measures of a study cannot use: fit and train do "
-            "(jdiff.train, OptimalDenoiser.fit)."
-        )
-    for name, count, least in (
-        ("training", whole.num_train, LEAST_TRAIN),
-        ("held-out", len(whole.held_out), LEAST_SAMPLES),
-    ):
-        if count < least:
-            raise ValueError(
-                f"data must have at least {least} {name} images for a study; {whole.name} has "
-                f"{count}."
-            )

@@ -148,6 +148,9 @@ def _put_together(form: dict, prefix: str, arrays: dict[str, np.ndarray]) -> Any
 def _remake(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """A field from its JSON."""
     if isinstance(value, dict) and "array" in value:
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes())
+        if crc != value["crc32"]:
+            raise ValueError(f"{name} is not the array that config.json was written with.")
         return jnp.asarray(arrays[name])
     if isinstance(value, dict) and "items" in value:
         return tuple(_remake(v, f"{name}.{i}", arrays) for i, v in enumerate(value["items"]))

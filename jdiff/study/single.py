@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from jdiff import _check, _files, data, noise, parallel, report, sampling, training
+from jdiff.denoisers import Denoiser
+from jdiff.denoisers.protocol import check_levels
 from jdiff.study.config import Architecture
 from jdiff.study.saved import load, save
 from jdiff.training import TrainConfig
@@ -47,6 +49,7 @@ def train(
       ValueError: on what cannot be loaded, built or trained, or a run of another configuration.
     """
     _check.integer("seed", seed, minimum=0)
+    _files.refuse_file("out", out)
     images = data.load(spec, data_dir=data_dir, download=download, held_out=held_out)
     key = jax.random.key(seed, impl="threefry2x32")
     if num_train is not None:
@@ -73,6 +76,7 @@ def train(
                 "num_train": images.num_train,
                 "fingerprint": images.fingerprint(),
             },
+            "seed": seed,
         }
         parallel.on_writer(lambda: save(out, denoiser, described))
         return f"fitted {architecture.label} to {images.num_train} images: {out}"
@@ -128,6 +132,7 @@ def sample(
         grid = np.append(np.asarray(own), np.float32(0))
     else:
         grid = noise.parse_grid(sigmas or "karras:18")
+        _check_fitted(denoiser, grid, sigmas or "karras:18")
     key = jax.random.key(seed, impl="threefry2x32")
     images = sampling.sample(denoiser, key, num, sigmas=grid, solver=solver, labels=labels)
     if not bool(np.all(np.isfinite(np.asarray(images)))):
@@ -142,3 +147,20 @@ def sample(
     if parallel.is_writer():
         report.write_grid(picture, images)
     return f"{num} samples: {out}, {picture}"
+
+
+def _check_fitted(denoiser: Denoiser, grid: np.ndarray, name: str) -> None:
+    """Refuses a grid with levels that a form which differs from level to level was not fitted at.
+
+    Raises:
+      ValueError: saying which levels were fitted, and how others are.
+    """
+    try:
+        check_levels(denoiser, grid)
+    except ValueError:
+        fitted = ", ".join(f"{sigma:.4g}" for sigma in np.asarray(denoiser.sigmas))
+        raise ValueError(
+            f"sigmas {name} asks for levels that this {type(denoiser).__name__} was not fitted at; "
+            f"it was at {fitted}. Leave --sigmas out to sample at these, or fit another run with "
+            f"the option sigmas, as in polynomial:degree=3,sigmas={name}."
+        ) from None

@@ -66,10 +66,7 @@ class RunDirectory:
             raise FileNotFoundError(
                 f"run_dir {self.path} is not a run: it has no config.json.{hint}"
             )
-        try:
-            config = json.loads(self._config.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self._config} is damaged: {error}.") from None
+        config = _files.read_object(self._config)
         if config.get("schema") != SCHEMA:
             raise ValueError(
                 f"{self._config} has schema {config.get('schema')}; this version reads {SCHEMA}."

@@ -180,7 +180,7 @@ def test_check_levels_names_the_first_level_that_is_missing():
     check_levels(denoiser, np.array([0.5, 0.0]))  # some of them will do
     with refused(
         ValueError,
-        "sigmas asks for level 1.5, but this FunctionDenoiser is defined only at [2.  0.5].",
+        "sigmas asks for level 1.5, but this FunctionDenoiser is defined only at 2, 0.5.",
     ):
         check_levels(denoiser, np.array([2.0, 1.5, 0.7, 0.0]))
 

@@ -170,8 +170,8 @@ def test_random_convolutions_are_the_same_in_every_process(digits, monkeypatch):
 
 
 def test_the_classifier_knows_digits_that_it_never_saw(digits, tmp_path):
-    # 400 steps give 97 % to 98 % over seeds; guessing gives 10 %.
-    encoder = create("classifier:steps=400", digits, cache_dir=tmp_path)
+    # Over seeds 300 steps give 98 % or 99 %; guessing gives 10 %.
+    encoder = create("classifier:steps=300", digits, cache_dir=tmp_path)
     *_, accuracy = encoder.name.split()
     assert encoder.name == f"classifier 128, held-out accuracy {accuracy}"
     assert float(accuracy) >= 0.95
@@ -269,7 +269,7 @@ def test_the_classifier_draws_by_weight(small):
         held_out_labels=small.held_out_labels,
         weights=weights,
     )
-    *_, accuracy = create("classifier:steps=60,dim=8", two).name.split()
+    *_, accuracy = create("classifier:steps=60,dim=4", two).name.split()
     share = np.mean(small.held_out_labels < 2)
     assert 0.8 * share < float(accuracy) <= share + 5e-4
 
