@@ -1,6 +1,5 @@
 """What tests/test_devices.py runs in processes of their own: a training set split over devices.
 
-Every result is there twice, of the denoiser as fitted and of the one that `parallel.shard` made.
 Arguments: output file, devices of this process, process number, number of processes, port.
 """
 
@@ -69,38 +68,33 @@ def denoisers(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def follow(name: str, fitted: Any, y: jax.Array, way: str) -> dict[str, Any]:
-    """All that a user may do with a denoiser, by name."""
+def follow(name: str, fitted: Any, y: jax.Array) -> dict[str, Any]:
+    """All that a user may do with a denoiser, by name; on one device `shard` changes nothing."""
+    denoiser = parallel.shard(fitted)
     found: dict[str, Any] = {}
-    key, classes = jax.random.key(7), getattr(fitted, "num_classes", None)
+    keep = lambda what, array: found.update({f"{name} {what}": array})
+    classes = getattr(fitted, "num_classes", None)
     labels = None if classes is None else np.arange(len(y)) % (classes + 1)  # the null class too
-    denoisers = {"fitted": fitted, "split": parallel.shard(fitted)}
+    keep("call", denoiser(y, SIGMAS, None if labels is None else jnp.asarray(labels)))
+    grid = noise.karras(8, sigma_max=20.0)
+    options: Any = {"solver": "heun", "labels": None if labels is None else labels[:9]}
+    start = 20 * y[:9] / SIGMAS[:9, None, None, None]
+    keep("end", solve(denoiser, start, grid, **options))  # perhaps in coordinates
+    keep("way", solve(denoiser, start, grid, record=("x_hat",), **options)[1]["x_hat"])
+    if name in ("classes", "code"):
+        labels = None if labels is None else labels[:21]
+        options = {"solver": "ddpm", "sigmas": grid, "batch_size": 8, "labels": labels}
+        keep("samples", jdiff.sample(denoiser, jax.random.key(7), 21, **options))
+    if name in ("weights", "five"):
+        for what, array in denoiser.posterior(y, SIGMAS)._asdict().items():
+            keep(f"named {what}", array)
     if name == "weights":
-        denoisers |= {f"halved {kind}": Halved(d) for kind, d in denoisers.items()}
-    for kind, denoiser in denoisers.items():
-        keep = lambda what, array, kind=kind: found.update({f"{kind} {name} {what}": array})
-        keep("call", denoiser(y, SIGMAS, None if labels is None else jnp.asarray(labels)))
-        start = 20 * y[:9] / SIGMAS[:9, None, None, None]
-        some = None if labels is None else labels[:9]
-        grid = noise.karras(8, sigma_max=20.0)
-        end, kept = solve(denoiser, start, grid, solver="heun", labels=some, record=("y", "x_hat"))
-        keep("end", end)
-        keep("way", jnp.stack([kept["y"], kept["x_hat"]]))
-        if way == "all":
-            drawn = None if labels is None else labels[:21]
-            options: Any = {"solver": "ddpm", "sigmas": grid, "batch_size": 8, "labels": drawn}
-            keep("samples", jdiff.sample(denoiser, key, 21, **options))
-        if name in ("weights", "five") and isinstance(denoiser, OptimalDenoiser):
-            named = denoiser.posterior(y, SIGMAS)
-            keep("mean", named.mean)
-            keep("indices", named.indices)
-            keep("named weights", named.weights)
-        if name == "weights":
-            direction = jax.random.normal(jax.random.key(8), y.shape)
-            pull = lambda d, y, v: jax.vjp(lambda y: d(y, jnp.float32(0.5)), y)[1](v)[0]
-            push = lambda d, y, v: jax.jvp(lambda y: d(y, jnp.float32(0.5)), (y,), (v,))[1]
-            keep("vjp", jax.jit(pull)(denoiser, y, direction))
-            keep("jvp", jax.jit(push)(denoiser, y, direction))
+        keep("halved way", solve(Halved(denoiser), start, grid, record=("x_hat",))[1]["x_hat"])
+        direction = jax.random.normal(jax.random.key(8), y.shape)
+        pull = lambda d, y, v: jax.vjp(lambda y: d(y, jnp.float32(0.5)), y)[1](v)[0]
+        push = lambda d, y, v: jax.jvp(lambda y: d(y, jnp.float32(0.5)), (y,), (v,))[1]
+        keep("vjp", jax.jit(pull)(denoiser, y, direction))
+        keep("jvp", jax.jit(push)(denoiser, y, direction))
     return found
 
 
@@ -139,7 +133,9 @@ def compiled_programs(y: jax.Array) -> dict[str, Any]:
     gather = parallel.run_whole(lambda x: x, mesh).lower(split.bank.images).compile().as_text()
     found["gathers twin"] = _gathered_bytes(gather)
     try:
-        jdiff.sample(jdiff.denoisers.wrap(lambda y, s: split(y, s), (8, 8, 1)), jax.random.key(0), 8)
+        jdiff.sample(
+            jdiff.denoisers.wrap(lambda y, s: split(y, s), (8, 8, 1)), jax.random.key(0), 8
+        )
     except ValueError as error:
         found["refusal"] = str(error)
     return found
@@ -186,8 +182,8 @@ def neighbours(images: np.ndarray) -> dict[str, Any]:
         found[f"near {name}"], found[f"numbers {name}"] = measured, indices
     radii = metrics.nearest(images, images, 3, exclude_self=True).distances[:, -1]
     found["near balls"] = metrics.inside_balls(queries, images, radii)
-    points = rng.normal(size=(50, 3))
-    found["near balls of fifty"] = metrics.inside_balls(points, points[::-1], np.full(50, 0.2))
+    a, b = rng.normal(size=(2, 50, 3))
+    found["near balls of fifty"] = metrics.inside_balls(a, b, np.full(50, 0.4))
     found["mesh sizes"], found["widths"] = meshes, widths
     return found
 
@@ -203,7 +199,7 @@ def main() -> None:
     y = jnp.asarray(clean + SIGMAS[:, None, None, None] * normal, jnp.float32)
     fitted = denoisers(images, labels)
     for name, denoiser in fitted.items():
-        found |= follow(name, denoiser, y, "all" if name in ("classes", "code") else "some")
+        found |= follow(name, denoiser, y)
     found |= layout(fitted) | neighbours(images)
     if DEVICES == 8:
         found |= compiled_programs(y)

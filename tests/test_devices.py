@@ -1,4 +1,7 @@
-"""One device, eight devices and two processes give the same samples and the same training."""
+"""One device, eight devices and two processes give the same samples and the same training.
+
+So they do where a training set is split over them, and where neighbours are searched for.
+"""
 
 import os
 import socket
@@ -10,16 +13,17 @@ import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).with_name("device_program.py")
+SHARD_PROGRAM = Path(__file__).with_name("shard_program.py")
 pytestmark = pytest.mark.devices
 
 
-def _start(out: Path, devices: int, processes: int = 1) -> list[subprocess.Popen]:
+def _start(program: Path, out: Path, devices: int, processes: int) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
         subprocess.Popen(
-            [sys.executable, PROGRAM, *map(str, (out, devices, number, processes, port))],
+            [sys.executable, program, *map(str, (out, devices, number, processes, port))],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -37,14 +41,24 @@ def _finish(out: Path, started: list[subprocess.Popen]) -> dict[str, np.ndarray]
         return {name: found[name] for name in found.files}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    folder = tmp_path_factory.mktemp("devices")
-    kinds = {"one": (1, 1), "eight": (8, 1), "four": (4, 1), "two processes": (2, 2)}
+def _run_all(program: Path, folder: Path, kinds: dict[str, tuple[int, int]]) -> dict:
+    """What the program found, by the name of (devices a process, processes)."""
     outs = {name: folder / f"{name}.npz" for name in kinds}
     # Compilation takes one core most of the time, so they share what cores there are.
-    started = {name: _start(outs[name], *kind) for name, kind in kinds.items()}
+    started = {name: _start(program, outs[name], *kind) for name, kind in kinds.items()}
     return {name: _finish(outs[name], processes) for name, processes in started.items()}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    kinds = {"one": (1, 1), "eight": (8, 1), "four": (4, 1), "two processes": (2, 2)}
+    return _run_all(PROGRAM, tmp_path_factory.mktemp("devices"), kinds)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    kinds = {"one": (1, 1), "eight": (8, 1), "two processes": (2, 2)}
+    return _run_all(SHARD_PROGRAM, tmp_path_factory.mktemp("shards"), kinds)
 
 
 PAIRS = [("one", "eight"), ("four", "two processes")]
@@ -117,3 +131,137 @@ def test_a_shared_run_directory(runs: dict, name: str) -> None:
     np.testing.assert_array_equal(runs[name]["kept_params"], runs[name]["sgd_params"])
     np.testing.assert_array_equal(runs[name]["read_again_params"], runs[name]["sgd_params"])
     assert runs[name]["steps_read_again"] == 0
+
+
+# Training sets of 1,003 images, and of 5, split over the devices.
+
+SPLIT = ["eight", "two processes"]
+SETS = ["weights", "classes", "five", "decoder", "code"]
+
+
+def test_each_device_holds_its_part_of_the_training_set(shards: dict) -> None:
+    assert {name: int(run["devices"]) for name, run in shards.items()} == {
+        "one": 1,
+        "eight": 8,
+        "two processes": 4,
+    }
+    for name, per_device, five in (("eight", 126, 1), ("two processes", 252, 2)):
+        run = shards[name]
+        local = int(run["local"])
+        for kind in SETS:
+            fields = ["images", "log_weights", *(["values"] if kind == "decoder" else [])]
+            for field in fields:
+                parts = run[f"parts {kind} {field}"]
+                rows = five if kind == "five" else per_device
+                # "code" is one block a device, without rows that only fill a block.
+                rows = 251 if (kind, name) == ("code", "two processes") else rows
+                assert parts.tolist() == [rows] * local
+                assert run[f"devices {kind} {field}"] == local
+                # In order, so that an image keeps its number.
+                np.testing.assert_array_equal(run[f"first {kind} {field}"], rows * np.arange(local))
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("kind", SETS)
+def test_a_split_training_set_denoises_as_a_whole_one(shards: dict, kind: str, name: str) -> None:
+    # Noise levels 50 to 0.005; sums in another order, of images in [-1, 1].
+    expected, found = shards["one"][f"{kind} call"], shards[name][f"{kind} call"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("kind", SETS)
+def test_a_split_training_set_is_sampled_as_a_whole_one(shards: dict, kind: str, name: str) -> None:
+    one, run = shards["one"], shards[name]
+    assert one[f"{kind} way"].shape == (8, 9, 8, 8, 1)
+    for what in ("end", "way", "samples"):
+        if f"{kind} {what}" in one:
+            # The way from sigma 20 carries rounding of 20 x 2^-24 a step on.
+            np.testing.assert_allclose(run[f"{kind} {what}"], one[f"{kind} {what}"], atol=2e-5)
+    assert ("samples" in "".join(one)) and one["classes samples"].shape == (21, 8, 8, 1)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_a_split_training_set_inside_another_denoiser(shards: dict, name: str) -> None:
+    expected, found = shards["one"]["weights halved way"], shards[name]["weights halved way"]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert np.abs(expected).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("kind", ["weights", "five"])
+def test_a_split_training_set_names_the_same_images(shards: dict, kind: str, name: str) -> None:
+    one, run = shards["one"], shards[name]
+    k = one[f"{kind} named indices"].shape[1]
+    assert k == {"weights": 32, "five": 5}[kind]
+    np.testing.assert_allclose(run[f"{kind} named mean"], one[f"{kind} named mean"], atol=1e-5)
+    weights, expected = run[f"{kind} named weights"], one[f"{kind} named weights"]
+    np.testing.assert_allclose(weights[:, :k], expected, atol=1e-5)
+    np.testing.assert_array_equal(weights[:, k:], 0)
+    # Of five images on eight devices the places that none fills name a number that none has.
+    assert np.all(run[f"{kind} named indices"][:, k:] >= 5)
+    heavy = expected > 1e-3  # of the others the order may turn with the last bit
+    numbers, others = (r[f"{kind} named indices"][:, :k] for r in (run, one))
+    np.testing.assert_array_equal(numbers[heavy], others[heavy])
+    if kind == "weights":
+        assert np.all(weights[:, 0] > 0)
+        # Twins on the first device and the last blend at the smallest levels.
+        blends = (weights[28:].max(1) > 0.1) & (weights[28:].max(1) < 0.9)
+        pairs = np.sort(numbers[28:][blends][:, :2], axis=1)
+        assert len(pairs)
+        assert np.all(pairs[:, 1] - pairs[:, 0] == 990)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("way", ["vjp", "jvp"])
+def test_a_split_training_set_has_the_same_derivative(shards: dict, way: str, name: str) -> None:
+    expected = shards["one"][f"weights {way}"]
+    # Covariances of the posterior over sigma^2 = 1/4, times directions of about 3 sigma.
+    np.testing.assert_allclose(shards[name][f"weights {way}"], expected, atol=2e-5)
+    assert np.abs(expected).max() > 0.5
+
+
+def test_a_split_training_set_is_not_gathered(shards: dict) -> None:
+    run = shards["eight"]
+    assert [int(run[f"gathers {n}"]) for n in (4096, 8 * 4096)] == [0, 0]
+    assert run["gathers twin"] == 1
+    # A device is given its eighth: an image is 64 bytes, with 8 bytes of norm and weight.
+    small, large = (int(run[f"argument bytes {n}"]) for n in (4096, 8 * 4096))
+    assert large - small == 7 * 4096 // 8 * (64 + 8)
+    assert run["temporary"][0] == run["temporary"][1]
+
+
+def test_a_split_training_set_inside_a_plain_function_is_refused(shards: dict) -> None:
+    assert "hold it in a field of a flax.struct.PyTreeNode" in str(shards["eight"]["refusal"])
+
+
+NEIGHBOURS = ["images", "blocks", "among", "self", "repeats", "three", "cosine"]
+
+
+def test_references_are_divided_over_the_devices(shards: dict) -> None:
+    for name, rows in (("one", [1003]), ("eight", [126] * 8), ("two processes", [502] * 2)):
+        run = shards[name]
+        assert run["rows"].tolist() == rows
+        assert run["rows' devices"] == len(rows)
+        assert str(run["rows' dtype"]) == "uint8"
+        # The device was asked, and among repeats for longer lists than one device's part.
+        assert set(run["mesh sizes"].tolist()) == {len(rows)}
+        assert run["widths"].max() == 280
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("case", NEIGHBOURS)
+def test_neighbours_do_not_depend_on_devices(shards: dict, case: str, name: str) -> None:
+    one, run = shards["one"], shards[name]
+    np.testing.assert_array_equal(run[f"numbers {case}"], one[f"numbers {case}"])
+    np.testing.assert_array_equal(run[f"near {case}"], one[f"near {case}"])
+    assert one[f"near {case}"].std() > 0
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("case", ["balls", "balls of fifty"])
+def test_balls_do_not_depend_on_devices(shards: dict, case: str, name: str) -> None:
+    expected = shards["one"][f"near {case}"]
+    assert 0 < expected.sum() < len(expected)
+    np.testing.assert_array_equal(shards[name][f"near {case}"], expected)

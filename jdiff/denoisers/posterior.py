@@ -24,7 +24,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from jax.sharding import AbstractMesh, Mesh
 
 from jdiff import _check, _pixels, parallel

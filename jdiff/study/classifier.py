@@ -51,7 +51,7 @@ class Trained(NamedTuple):
     accuracy: float
 
 
-def classifier(
+def load_or_train(
     data: ImageData,
     *,
     dim: int,
@@ -151,9 +151,9 @@ def check_labels(data: ImageData) -> None:
 
 
 def train(
-    module: Classifier, data: ImageData, steps: int, seed: int = 0, progress: bool = True
+    module: Any, data: ImageData, steps: int, seed: int = 0, progress: bool = True
 ) -> Trained:
-    """Trains; `classifier` checks the arguments and keeps the result.
+    """Trains a `Classifier`; `load_or_train` checks the arguments and keeps the result.
 
     Raises:
       FloatingPointError: if the loss stops being finite.
@@ -183,7 +183,7 @@ def initial(module: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> A
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(module: Classifier) -> tuple[Callable, Callable]:
+def _programs(module: Any) -> tuple[Callable, Callable]:
     """The compiled step and prediction.
 
     (state, images, labels, cdf, key, steps) -> (state, loss), state donated; `steps` is an array,
@@ -234,7 +234,8 @@ def _shapes(module: Classifier, data: ImageData) -> dict[str, tuple[int, ...]]:
     """The shape of every weight by its path."""
     key = jax.random.key(0, impl="threefry2x32")
     variables = jax.eval_shape(lambda: initial(module, key, data.image_shape))
-    return {k: v.shape for k, v in flax.traverse_util.flatten_dict(variables, sep="/").items()}
+    weights: Any = flax.traverse_util.flatten_dict(variables, sep="/")
+    return {name: leaf.shape for name, leaf in weights.items()}
 
 
 def _write(file: Path, settings: dict, trained: Trained) -> None:

@@ -27,7 +27,7 @@ from jdiff.data import ImageData
 from jdiff.denoisers import axes
 from jdiff.metrics import inputs
 from jdiff.networks.classifier import ConvFeatures
-from jdiff.study.classifier import classifier, initial
+from jdiff.study.classifier import initial, load_or_train
 
 PCA_DIM, CONV_DIM, STEPS = 64, 128, 600
 
@@ -86,7 +86,7 @@ class Encoder:
                 )
             features[start : start + len(rows)] = found
         assert features is not None  # there is at least one image
-        bad = ~np.isfinite(features).all(axis=1)
+        bad = ~np.all(np.isfinite(features), axis=1, keepdims=True)
         if bad.any():
             raise ValueError(
                 f"encoder {self.name} must give finite features; those of {bad.sum()} of "
@@ -232,7 +232,7 @@ def _pca(context: _Context, dim: int | None = None) -> Encoder:
 
 
 def _classifier(context: _Context, dim: int = CONV_DIM, steps: int = STEPS) -> Encoder:
-    trained = classifier(
+    trained = load_or_train(
         context.data,
         dim=dim,
         steps=steps,
@@ -264,7 +264,8 @@ SPACES: Mapping[str, tuple[Callable[..., Encoder], tuple[str, ...]]] = {
 
 def _convolutional(dim: int, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
     """The compiled features of `ConvFeatures(dim)` with given variables, on all devices."""
-    program, placed = _program(ConvFeatures(dim)), parallel.replicate(variables)
+    module: Any = ConvFeatures(dim)  # linen modules are hashable; the type checker thinks not
+    program, placed = _program(module), parallel.replicate(variables)
 
     def encode(x: np.ndarray) -> np.ndarray:
         return np.asarray(parallel.collect(program(placed, parallel.split(x)), len(x)))
@@ -273,10 +274,10 @@ def _convolutional(dim: int, variables: Any) -> Callable[[np.ndarray], np.ndarra
 
 
 @functools.lru_cache(maxsize=8)
-def _program(module: ConvFeatures) -> Callable:
+def _program(module: Any) -> Callable:
     def features(variables: Any, x: jax.Array) -> jax.Array:
         # Distances are taken between these: no bfloat16 or TF32.
         with jax.default_matmul_precision("highest"):
-            return module.apply(variables, x)  # type: ignore
+            return module.apply(variables, x)
 
     return parallel.map_devices(features, in_axes=(None, 0), convolutions=True)

@@ -67,7 +67,8 @@ def evaluate(
       denoiser: what made the samples, for the measures of a denoiser; None leaves them out.
       names: which measures, as `study.measures.MEASURES` names them; None takes all.
       features: feature spaces beside pixels, as `study.encoders.create` takes them; None takes a
-        classifier where the data has labels, else random convolutions; () takes pixels alone.
+        classifier where the data has labels (of held-out images too), else random convolutions; ()
+        takes pixels alone.
       title: what the samples are called.
       cache_dir: where a trained encoder is kept; None trains it anew.
       seed: of bootstraps, subsets, encoders and the noise a denoiser is measured with.
@@ -112,7 +113,9 @@ def _features(images: ImageData, features: Sequence[str | Callable] | None) -> l
     if features is None:
         if min(images.image_shape[:2]) < 4:
             return []
-        return ["classifier" if images.labels is not None else "random_conv"]
+        labelled = images.labels is not None and images.held_out_labels is not None
+        several = labelled and len(np.unique(images.labels)) > 1
+        return ["classifier" if several else "random_conv"]
     if isinstance(features, str):
         raise ValueError(f"features must be a sequence of feature spaces; got {features!r}.")
     return list(features)

@@ -5,6 +5,7 @@ import functools
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def small():
-    """Digits with images enough for a classifier of ten steps, and held-out images of each class."""
+    """Few digits, for classifiers of few steps, with held-out images of each class."""
     return datasets.load("digits").subset(100, jax.random.key(5))
 
 
@@ -102,7 +103,7 @@ def test_pca_takes_weights_as_repeated_images(digits):
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "spec", ["pixels", "pca:dim=5", "random_conv:dim=6", "classifier:steps=2,dim=4"]
+    "spec", ["pixels", "pca:dim=5", "random_conv:dim=6", "classifier:steps=2,dim=16"]
 )
 def test_features_depend_on_neither_batch_nor_order(spec, small):
     encoder = create(spec, small)
@@ -134,7 +135,7 @@ def test_values_outside_the_range_are_not_clipped(small):
 
 def test_any_number_of_images_shares_one_compilation(digits):
     encoder = create("random_conv:dim=9", digits)
-    module = encoders.ConvFeatures(9)
+    module: Any = encoders.ConvFeatures(9)
     encoder(digits.held_out[:1])
     for count in (2, 255, 300):
         encoder(digits.held_out[:count])
@@ -190,7 +191,7 @@ def test_the_classifier_knows_digits_that_it_never_saw(digits, tmp_path):
     assert f"{stored:.3f}" == accuracy
 
 
-SPEC = "classifier:steps=3,dim=4"
+SPEC = "classifier:steps=3,dim=16"
 
 
 def test_a_kept_classifier_is_found_again_without_training(small, tmp_path, request):
@@ -210,7 +211,9 @@ def test_other_settings_or_data_train_anew(what, small, tmp_path, monkeypatch):
     trained = []
     train = classifier.train
     monkeypatch.setattr(classifier, "train", lambda *a: trained.append(1) or train(*a))
-    spec = {"steps": "classifier:steps=4,dim=4", "dim": "classifier:steps=3,dim=5"}.get(what, SPEC)
+    spec = {"steps": "classifier:steps=4,dim=16", "dim": "classifier:steps=3,dim=17"}.get(
+        what, SPEC
+    )
     data = dataclasses.replace(small, images=small.images[::-1]) if what == "data" else small
     create(spec, data, cache_dir=tmp_path, seed=int(what == "seed"))
     assert trained == [1]
@@ -269,7 +272,7 @@ def test_the_classifier_draws_by_weight(small):
         held_out_labels=small.held_out_labels,
         weights=weights,
     )
-    *_, accuracy = create("classifier:steps=60,dim=4", two).name.split()
+    *_, accuracy = create("classifier:steps=60,dim=16", two).name.split()
     share = np.mean(small.held_out_labels < 2)
     assert 0.8 * share < float(accuracy) <= share + 5e-4
 
@@ -371,7 +374,7 @@ def test_specs_are_checked(spec, message, digits):
 
 def test_other_arguments_are_checked(digits, tmp_path):
     with pytest.raises(TypeError, match="spec must be a string .* or a function"):
-        create(3, digits)
+        create(3, digits)  # type: ignore
     with pytest.raises(TypeError, match="data must be an ImageData; got ndarray"):
         create("pixels", digits.images)
     with pytest.raises(ValueError, match="seed must be at least 0; got -1"):
