@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
 # How an array lies on several devices: rows divided over them, or all of it on each.
@@ -267,12 +268,12 @@ def shard(denoiser: Any) -> Any:
     return dataclasses.replace(everywhere(rest, mesh), **parts)
 
 
-def mesh_of(tree: Any) -> Mesh | None:
+def mesh_of(tree: Any) -> Mesh | AbstractMesh | None:
     """The devices that arrays of this tree are split over; None where all lie whole."""
     for leaf in jax.tree.leaves(tree):
         sharding = getattr(leaf, "sharding", None)
         if isinstance(sharding, NamedSharding) and not sharding.is_fully_replicated:
-            return sharding.mesh  # type: ignore[return-value]
+            return sharding.mesh
     return None
 
 
@@ -287,7 +288,7 @@ def split_rows(array: np.ndarray, num_rows: int, fill: Any, mesh: Mesh) -> jax.A
     """
     shape = (num_rows, *array.shape[1:])
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
         rows = array[index[0]]
         start, stop, _ = index[0].indices(num_rows)
         missing = (stop - start - len(rows), *array.shape[1:])
@@ -296,7 +297,7 @@ def split_rows(array: np.ndarray, num_rows: int, fill: Any, mesh: Mesh) -> jax.A
     return jax.make_array_from_callback(shape, NamedSharding(mesh, SPLIT), part)
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def everywhere(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Places a copy on every device of `mesh`; what is being traced is left as it is.
 
     In several processes all of them must hold the same values.
@@ -316,7 +317,9 @@ def everywhere(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def map_shards(f: Callable, mesh: Mesh, in_specs: Any, out_specs: Any = WHOLE) -> Callable:
+def map_shards(
+    f: Callable, mesh: Mesh | AbstractMesh, in_specs: Any, out_specs: Any = WHOLE
+) -> Callable:
     """`f`, written for one device with collectives over `AXIS`, on the devices of `mesh`.
 
     Args:
@@ -338,7 +341,7 @@ def map_shards(f: Callable, mesh: Mesh, in_specs: Any, out_specs: Any = WHOLE) -
     return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def run_whole(f: Callable, mesh: Mesh, *, convolutions: bool = False) -> Callable:
+def run_whole(f: Callable, mesh: Mesh | AbstractMesh, *, convolutions: bool = False) -> Callable:
     """`f` of sharded denoisers and of rows that lie on every device, compiled; so lies the result.
 
     Several processes need no other way here: this is one program over all their devices.

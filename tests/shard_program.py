@@ -30,7 +30,7 @@ from jdiff.sampling import solve  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 N = 1003  # divides over neither 4 nor 8 devices
-SIGMAS = np.repeat(np.float32([50, 3, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005]), 4)
+SIGMAS = np.repeat([50, 3, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005], 4).astype(np.float32)
 
 
 class Halved(flax.struct.PyTreeNode):
@@ -141,7 +141,7 @@ def compiled_programs(y: jax.Array) -> dict[str, Any]:
     return found
 
 
-def _gathered_bytes(program: str) -> int:
+def _gathered_bytes(program: Any) -> int:
     """Lines of a compiled program that gather bytes, which is what images are."""
     return sum("all-gather" in line and " u8[" in line for line in program.splitlines())
 

@@ -4,6 +4,7 @@ All but the last tests work on a CPU machine: they read the traced programs. Eve
 that shows that it can fail. The last ones need a GPU or TPU (`pytest -m accelerator`).
 """
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 import jdiff
 from jdiff import denoisers, networks, noise, parallel
@@ -90,14 +92,43 @@ CLOSED_FORMS: dict[str, Callable] = {
     ),
     "bottleneck-code": lambda: denoisers.BottleneckDenoiser.fit(images(), 4, code="posterior"),
 }
+# A training set split over eight devices, which need not be there for a program to be traced.
+MESH = AbstractMesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+PART = N // MESH.size
+SPLIT: dict[str, Callable] = {
+    "split": lambda: on_mesh(jdiff.OptimalDenoiser.fit(images(), block_size=16)),
+    "split-classes": lambda: on_mesh(
+        jdiff.OptimalDenoiser.fit(images(), labels=labels(), block_size=16)
+    ),
+    "split-decoder": lambda: on_mesh(
+        denoisers.BottleneckDenoiser.fit(images(), 4, decoder="posterior", block_size=16)
+    ),
+}
+
+
+def on_mesh(fitted):
+    """As `parallel.shard` makes it, without the devices and without the values."""
+    bank = fitted.bank.replace(mesh=MESH)
+    in_part = lambda path: path[0].name in bank.sharded_fields
+    place = lambda path, leaf: laid(leaf, parallel.SPLIT if in_part(path) else parallel.WHOLE)
+    bank = jax.tree_util.tree_map_with_path(place, bank)
+    rest = dataclasses.replace(fitted, bank=None)
+    whole = jax.tree.map(lambda leaf: laid(leaf, parallel.WHOLE), rest)
+    return dataclasses.replace(whole, bank=bank)
+
+
+def laid(array, spec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(MESH, spec))
+
+
 # In denoisers/, apart from network.py.
-EXACT = ("optimal", "optimal-classes", "linear", *CLOSED_FORMS)
-denoiser = functools.cache(lambda name: {**DENOISERS, **CLOSED_FORMS}[name]())
+EXACT = ("optimal", "optimal-classes", "linear", *CLOSED_FORMS, *SPLIT)
+denoiser = functools.cache(lambda name: {**DENOISERS, **CLOSED_FORMS, **SPLIT}[name]())
 
 
 def sampling_program(name: str, solver: str, **options) -> tuple[Callable, tuple]:
     grid = np.array([10.0, 1.0, 0.05, 0.0], np.float32)
-    rows = (jax.local_device_count(), BATCH)
+    rows = (BATCH,) if name in SPLIT else (jax.local_device_count(), BATCH)
     stacked = lambda dtype, *shape: jax.ShapeDtypeStruct((*rows, *shape), dtype)
     wanted = stacked(jnp.int32) if name.endswith("classes") else None
     y = None if options.get("start", True) else stacked(jnp.float32, *SHAPE)
@@ -123,23 +154,29 @@ def training_program(name: str, which: str) -> tuple[Callable, tuple]:
     return compiled.evaluate, (state.ema, (data, np.int32(0)))
 
 
-def shortlist_program(kind: str) -> tuple[Callable, tuple]:
+def shortlist_program(kind: str, mesh: AbstractMesh | None = None) -> tuple[Callable, tuple]:
     rows = images().reshape(N, D) if kind == "images" else float32(N, D)
-    options = {"width": 5, "block": BLOCK, "images": kind == "images"}
-    function = functools.partial(shortlist.shortlist, **options)
+    options = {"width": 5, "block": BLOCK if mesh is None else 16, "images": kind == "images"}
+    function = functools.partial(shortlist.shortlist, **options, mesh=mesh)
     allowed = jax.ShapeDtypeStruct((N,), bool)
-    arguments = (float32(BATCH, D), float32(BATCH), int32(BATCH), rows)
-    return jax.jit(function), (*arguments, float32(N), allowed, float32(N), float32(D))
+    arguments = (float32(BATCH, D), float32(BATCH), int32(BATCH))
+    divided = (rows, float32(N), allowed, float32(N))
+    if mesh is not None:
+        divided = tuple(laid(array, parallel.SPLIT) for array in divided)
+    return jax.jit(function), (*arguments, *divided, float32(D))
 
 
-def squares_program() -> tuple[Callable, tuple]:
-    function = functools.partial(shortlist.squares, block=BLOCK, images=True)
-    return jax.jit(function), (images().reshape(N, D), float32(D))
+def squares_program(mesh: AbstractMesh | None = None) -> tuple[Callable, tuple]:
+    block = BLOCK if mesh is None else 16
+    function = functools.partial(shortlist.squares, block=block, images=True, mesh=mesh)
+    rows = images().reshape(N, D)
+    rows = rows if mesh is None else laid(rows, parallel.SPLIT)
+    return jax.jit(function), (rows, float32(D))
 
 
-def posterior_program() -> tuple[Callable, tuple]:
+def posterior_program(name: str) -> tuple[Callable, tuple]:
     named = jax.jit(lambda denoiser, y, sigma: denoiser.posterior(y, sigma))
-    return named, (denoiser("optimal"), float32(BATCH, *SHAPE), float32(BATCH))
+    return named, (denoiser(name), float32(BATCH, *SHAPE), float32(BATCH))
 
 
 PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
@@ -150,7 +187,7 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     },
     **{
         f"sample-{name}-heun": functools.partial(sampling_program, name, "heun")
-        for name in CLOSED_FORMS
+        for name in (*CLOSED_FORMS, *SPLIT)
     },
     "solve-linear": functools.partial(  # in images, not in its coordinates
         sampling_program, "linear", "heun", start=False, record=("y",)
@@ -166,13 +203,21 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     "shortlist-images": functools.partial(shortlist_program, "images"),
     "shortlist-features": functools.partial(shortlist_program, "features"),
     "squares": squares_program,
-    "posterior": posterior_program,
+    "posterior": functools.partial(posterior_program, "optimal"),
+    "solve-split": functools.partial(
+        sampling_program, "split", "heun", start=False, record=("y", "x_hat")
+    ),
+    "shortlist-images-split": functools.partial(shortlist_program, "images", MESH),
+    "shortlist-features-split": functools.partial(shortlist_program, "features", MESH),
+    "squares-split": functools.partial(squares_program, MESH),
+    "posterior-split": functools.partial(posterior_program, "split"),
 }
+OVER_DEVICES = [name for name in PROGRAMS if "split" in name]
 OF_MEASURES = ("shortlist-images", "shortlist-features", "squares", "posterior")
 FULL_PRECISION = [
     name
     for name in PROGRAMS
-    if name in (*OF_MEASURES, "solve-optimal", "solve-linear")
+    if name in (*OF_MEASURES, *OVER_DEVICES, "solve-optimal", "solve-linear")
     or name.startswith(tuple(f"sample-{kind}-" for kind in EXACT))
 ]
 # What reads a uint8 data set; `posterior` and `init` have their own tests or none.
@@ -182,6 +227,7 @@ READS_IMAGES = [
     if name.startswith(("sample-optimal", "solve-optimal", "step-", "evaluate-"))
     or name == "sample-bottleneck-decoder-heun"
     or name in ("shortlist-images", "squares")
+    or (name in OVER_DEVICES and name != "shortlist-features-split")
 ]
 
 
@@ -235,10 +281,19 @@ def float64_arrays(jaxpr) -> list[str]:
     return sorted(found)
 
 
-def float_copies(jaxpr) -> list[str]:
-    """Floating arrays with as many values as the data set."""
-    large = [a for a in arrays(jaxpr) if a.size >= N * D and jnp.issubdtype(a.dtype, jnp.floating)]
-    return sorted({str(a) for a in large})
+def float_copies(jaxpr, rows: int = N) -> list[str]:
+    """Floating arrays with as many values as the data set, or as a part of so many rows."""
+    is_copy = lambda a: a.size >= N * D or a.size == rows * D
+    return sorted(
+        {str(a) for a in arrays(jaxpr) if is_copy(a) and jnp.issubdtype(a.dtype, jnp.floating)}
+    )
+
+
+def collectives(jaxpr) -> list:
+    """What comes out of each exchange between devices."""
+    kinds = ("psum", "pmax", "pmin", "all_gather", "all_to_all", "ppermute", "reduce_scatter")
+    exchanges = [e for e in equations(jaxpr) if e.primitive.name.startswith(kinds)]
+    return [variable.aval for e in exchanges for variable in e.outvars]
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
@@ -259,7 +314,7 @@ def test_programs_hold_no_callback(name):
 def test_closed_forms_and_measures_contract_at_full_precision(name):
     assert coarse(traced(name).jaxpr) == []
     # `squares` is a sum of squares, without a contraction.
-    assert (contractions(traced(name).jaxpr) == []) == (name == "squares")
+    assert (contractions(traced(name).jaxpr) == []) == name.startswith("squares")
 
 
 @pytest.mark.parametrize("name", ["step-mlp", "step-unet", "sample-unet-heun"])
@@ -279,7 +334,19 @@ def test_programs_hold_no_float64_array(name):
 def test_programs_make_no_float_copy_of_the_data(name):
     found = list(arrays(traced(name).jaxpr))
     assert any(a.size >= N * D and a.dtype == np.uint8 for a in found)  # the data is there
-    assert float_copies(traced(name).jaxpr) == []
+    assert float_copies(traced(name).jaxpr, PART if name in OVER_DEVICES else N) == []
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", OVER_DEVICES)
+def test_devices_exchange_sums_and_not_data(name):
+    jaxpr = traced(name).jaxpr
+    parts = {a.shape for a in arrays(jaxpr) if a.size == PART * D}
+    assert (PART, D) in parts  # each device sees its part
+    exchanged = collectives(jaxpr)
+    assert (exchanged == []) == (name == "squares-split")
+    # At most the 32 candidates of each query and device, or one image a query.
+    assert all(a.size <= BATCH * max(D, 32 * MESH.size) for a in exchanged)
 
 
 def test_a_users_x64_changes_no_sample():
@@ -374,6 +441,16 @@ def test_twin_a_float_copy_of_the_data_is_found():
     rows = images().reshape(N, D)
     at_once = lambda rows: jnp.sum(rows.astype(jnp.float32) ** 2, axis=1)
     assert float_copies(jax.make_jaxpr(at_once)(rows)) == [f"float32[{N},{D}]"]
+    part = jax.make_jaxpr(at_once)(rows[:PART])
+    assert float_copies(part, PART) == [f"float32[{PART},{D}]"]
+    assert float_copies(part) == []
+
+
+@pytest.mark.core
+def test_twin_an_exchange_of_the_data_is_found():
+    gather = parallel.map_shards(parallel.gather_devices, MESH, (parallel.SPLIT,))
+    rows = laid(images().reshape(N, D), parallel.SPLIT)
+    assert [a.shape for a in collectives(jax.make_jaxpr(gather)(rows))] == [(MESH.size, PART, D)]
 
 
 @pytest.mark.core

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 
 import jdiff
 from jdiff import denoisers, parallel
 from jdiff.denoisers import BottleneckDenoiser, LinearDenoiser, OptimalDenoiser, posterior
 
 pytestmark = pytest.mark.core
+ONE = Mesh(np.array(jax.local_devices()[:1]), (parallel.AXIS,))
 
 
 def images(n: int = 9) -> np.ndarray:
@@ -19,7 +21,8 @@ def images(n: int = 9) -> np.ndarray:
 
 
 def test_on_one_device_a_denoiser_is_not_split():
-    assert jax.device_count() == 1
+    if jax.device_count() > 1:
+        pytest.skip(f"needs a machine of one device; jax sees {jax.device_count()}")
     for fitted in (
         OptimalDenoiser.fit(images()),
         BottleneckDenoiser.fit(images(), 3, code="posterior"),
@@ -55,7 +58,7 @@ def test_the_refusal_names_every_class_that_can_be_split():
 @pytest.mark.parametrize("num", [1, 5, 7])
 def test_rows_are_filled_up(num):
     rows = np.arange(2 * num, dtype=np.uint8).reshape(num, 2)
-    found = parallel.split_rows(rows, 7, 9, parallel.local_mesh())
+    found = parallel.split_rows(rows, 7, 9, ONE)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[:num], rows)
     np.testing.assert_array_equal(found[num:], 9)
@@ -66,12 +69,12 @@ def test_a_bank_over_one_device_answers_the_same():
     # The program with collectives, of one part: bit for bit but for the blocks' sizes.
     weights = np.array([0.0, 1, 2, 0, 3, 1, 1, 0, 0])
     fitted = OptimalDenoiser.fit(images(), weights, block_size=4)
-    split = fitted.replace(bank=fitted.bank.shard(parallel.local_mesh()))
+    split = fitted.replace(bank=fitted.bank.shard(ONE))
     # Rows without weight at the end are left out, then 7 rows are two blocks of 4.
     assert [len(d.bank.images) for d in (fitted, split)] == [12, 8]
-    assert split.bank.shard(parallel.local_mesh()) is split.bank
+    assert split.bank.shard(ONE) is split.bank
     y = jax.random.normal(jax.random.key(0), (5, 4, 4, 1))
-    for sigma in (5.0, 0.3, 0.01):
+    for sigma in (jnp.float32(5.0), jnp.float32(0.3), jnp.float32(0.01)):
         np.testing.assert_allclose(split(y, sigma), fitted(y, sigma), atol=1e-6)
         named, expected = split.posterior(y, sigma), fitted.posterior(y, sigma)
         np.testing.assert_allclose(named.mean, expected.mean, atol=1e-6)
@@ -80,7 +83,7 @@ def test_a_bank_over_one_device_answers_the_same():
 
 
 def test_a_program_over_devices_inside_another_is_refused():
-    bank = posterior.bank(images()).shard(parallel.local_mesh())
+    bank = posterior.bank(images()).shard(ONE)
     mean = lambda y: posterior.posterior_mean(bank, y, jnp.ones((2, 1)))
     assert mean(jnp.zeros((2, 16))).shape == (2, 16)
     with pytest.raises(ValueError, match="hold it in a field of a flax.struct.PyTreeNode"):
@@ -88,9 +91,7 @@ def test_a_program_over_devices_inside_another_is_refused():
 
 
 def test_only_what_is_split_has_a_mesh():
-    mesh = jax.sharding.AbstractMesh((8,), (parallel.AXIS,))
-    laid = lambda spec: jax.ShapeDtypeStruct(
-        (8,), jnp.float32, sharding=jax.sharding.NamedSharding(mesh, spec)
-    )
+    mesh = AbstractMesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    laid = lambda spec: jax.ShapeDtypeStruct((8,), "f4", sharding=NamedSharding(mesh, spec))
     assert parallel.mesh_of({"a": np.ones(3), "b": laid(parallel.WHOLE)}) is None
     assert parallel.mesh_of({"a": np.ones(3), "b": laid(parallel.SPLIT)}) == mesh

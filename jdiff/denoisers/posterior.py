@@ -214,7 +214,8 @@ def _split(f: Any, bank: Bank, *query: jax.Array | None) -> Any:
     )
     specs = jax.tree_util.tree_map_with_path(split_or_whole, bank)
     in_specs = (specs, *[parallel.WHOLE] * len(query))
-    return parallel.map_shards(f, bank.mesh, in_specs)(bank, *query)
+    mesh: Any = bank.mesh  # not None, or `_on_devices` would not have come here
+    return parallel.map_shards(f, mesh, in_specs)(bank, *query)
 
 
 def _mean_of(

@@ -16,9 +16,9 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.metrics import inputs
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import Z_95, Interval
 from jdiff.metrics.measure import Measure
-from jdiff.metrics.neighbors import digests
 
 SUBSETS = 100
 LARGEST = 1000  # points in a subset
@@ -56,8 +56,8 @@ def kernel_distance(generated: Any, train: Any, held_out: Any, *, seed: int = 0)
     seed = _check.integer("seed", seed, minimum=0)
     n, num = min(len(given.generated), len(given.held_out)), len(given.train)
     m, m_train = min(LARGEST, n // 2), min(LARGEST, n // 2, num)
-    train = given.train[_order(given.train)]
-    sets = [points[:n][_order(points[:n])] for points in (given.generated, given.held_out)]
+    train = given.train[drawn(given.train, num)]
+    sets = [points[drawn(points, n)] for points in (given.generated, given.held_out)]
     rng = np.random.default_rng(seed)
     distances = np.empty((len(sets), SUBSETS))
     for subset in range(SUBSETS):
@@ -95,8 +95,9 @@ def kernel_distance(generated: Any, train: Any, held_out: Any, *, seed: int = 0)
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    k = a @ b.T / a.shape[1] + 1
-    return k * k * k
+    with np.errstate(over="ignore", invalid="ignore"):  # the Measure refuses what is not finite
+        k = a @ b.T / a.shape[1] + 1
+        return k * k * k
 
 
 def _mean_off_diagonal(a: np.ndarray) -> float:
@@ -106,8 +107,3 @@ def _mean_off_diagonal(a: np.ndarray) -> float:
 
 def _float64(points: np.ndarray) -> np.ndarray:
     return inputs.flat(points).astype(np.float64)
-
-
-def _order(points: np.ndarray) -> list[int]:
-    keys = digests(inputs.flat(points))
-    return sorted(range(len(points)), key=keys.__getitem__)

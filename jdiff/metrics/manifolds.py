@@ -21,6 +21,7 @@ import numpy as np
 from jdiff import _check
 from jdiff.metrics import inputs
 from jdiff.metrics.balls import in_balls
+from jdiff.metrics.draws import drawn, in_order
 from jdiff.metrics.intervals import (
     NUM_PARTS,
     Interval,
@@ -97,7 +98,7 @@ def precision(
       radii: `ball_radii(train, k)`, if it is known.
 
     Returns:
-      Measure with Wilson's intervals on the first n = min(generated, held out) of each;
+      Measure with Wilson's intervals on n = min(generated, held out) of each (draws.py);
       `per_sample` holds 1 for inside and 0 for outside.
 
     Raises:
@@ -120,7 +121,7 @@ def recall(generated: Any, train: Any, held_out: Any, k: int = 5) -> Measure:
       k: which neighbour gives a ball its radius.
 
     Returns:
-      Measure on the first n = min(generated, held out) of each; intervals as those of `coverage`.
+      Measure on n = min(generated, held out) of each (draws.py); intervals as those of `coverage`.
 
     Raises:
       TypeError: on a wrong dtype.
@@ -152,7 +153,7 @@ def density(
       radii: `ball_radii(train, k)`, if it is known.
 
     Returns:
-      Measure with bootstrap intervals on the first n = min(generated, held out) of each;
+      Measure with bootstrap intervals on n = min(generated, held out) of each (draws.py);
       `per_sample` holds each sample's number of balls, divided by k.
 
     Raises:
@@ -182,7 +183,7 @@ def coverage(
       radii: `ball_radii(train, k)`, if it is known.
 
     Returns:
-      Measure on the first n = min(generated, held out) of each. Neighbouring balls hold the same
+      Measure on n = min(generated, held out) of each (draws.py). Neighbouring balls hold the same
       samples, so that Wilson's interval over the N balls alone is too narrow (it held the expected
       value in 79 to 96 % of repetitions): the intervals come from leaving out tenths of the samples
       (`left_out_interval`), balls held fixed, and are never narrower than Wilson's.
@@ -231,6 +232,8 @@ def _measured(
         return successes / num, interval, None
 
     def measured(points: np.ndarray) -> dict[str, tuple[float, Interval, np.ndarray | None]]:
+        chosen = drawn(points, n)
+        points = points[chosen]
         found = in_balls(
             points,
             given.train,
@@ -239,7 +242,9 @@ def _measured(
             query_radii=_radii(inputs.flat(points), k) if recalls else None,
             num_parts=NUM_PARTS if parts else 1,
         )
-        inside, balls = (found.inside > 0).astype(np.float64), found.inside / k
+        inside, balls = (
+            in_order(x, chosen) for x in ((found.inside > 0).astype(np.float64), found.inside / k)
+        )
         results = {
             "precision": lambda: (inside.mean(), wilson(int(inside.sum()), n), inside),
             "recall": lambda: share(found.reached),
@@ -248,7 +253,7 @@ def _measured(
         }
         return {name: results[name]() for name in names}
 
-    values, controls = measured(given.generated[:n]), measured(given.held_out[:n])
+    values, controls = measured(given.generated), measured(given.held_out)
     more = {
         "precision": {},
         "recall": {"part_size": n // NUM_PARTS},

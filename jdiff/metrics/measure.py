@@ -53,6 +53,16 @@ class Measure:
     constants: dict[str, Any] = dataclasses.field(default_factory=dict)
     per_sample: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
+    def __post_init__(self):
+        """Refuses numbers that are none: nothing returns NaN in silence."""
+        for field in ("value", "interval", "control", "control_interval"):
+            numbers = getattr(self, field)
+            if numbers is not None and not np.all(np.isfinite(np.asarray(numbers, np.float64))):
+                raise ValueError(
+                    f"{self.name} has no finite {field} here: the samples or features are too "
+                    "large for it, or too few of them differ."
+                )
+
     @property
     def title(self) -> str:
         """The name to print, with the feature space: on pixels a Fréchet distance is no FID."""

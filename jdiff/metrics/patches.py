@@ -22,6 +22,7 @@ import numpy as np
 
 from jdiff import _check, _exact, _pixels
 from jdiff.metrics import inputs
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import bootstrap_mean
 from jdiff.metrics.measure import Measure
 from jdiff.metrics.neighbors import distinct, nearest
@@ -213,7 +214,10 @@ def mosaic_consistency(
         agrees = np.abs(_pixels.to_unit(images) - centres).max(axis=-1) <= eps + 1e-6
         return agrees.mean(axis=(1, 2))
 
-    values, control = shares(given.generated), shares(given.held_out[:n])
+    values, control = (
+        shares(given.generated),
+        shares(given.held_out[np.sort(drawn(given.held_out, min(n, len(given.held_out))))]),
+    )
     return Measure(
         "mosaic_consistency",
         float(values.mean()),

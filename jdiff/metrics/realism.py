@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdiff.metrics import inputs
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import NUM_PARTS, parts_interval
 from jdiff.metrics.measure import Measure
 
@@ -77,7 +78,7 @@ def frechet_distance(
       train_moments: `moments(train)`, if it is known.
 
     Returns:
-      Measure on the first n = min(generated, held out) of each; intervals from 10 disjoint parts
+      Measure on n = min(generated, held out) of each (draws.py); intervals from 10 disjoint parts
       of part_size points, +- 2.26 sd / sqrt(10).
 
     Raises:
@@ -101,7 +102,7 @@ def frechet_distance(
     size = n // NUM_PARTS
 
     def measured(points: np.ndarray) -> tuple[float, tuple[float, float]]:
-        points = np.concatenate(list(_float64(points[:n])))
+        points = np.concatenate(list(_float64(points[drawn(points, n)])))
         parts = [_frechet(points[i * size : (i + 1) * size], fit) for i in range(NUM_PARTS)]
         value = _frechet(points, fit)
         return value, parts_interval(value, parts)

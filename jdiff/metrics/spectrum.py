@@ -20,6 +20,7 @@ import numpy as np
 
 from jdiff import _exact, _pixels
 from jdiff.metrics import inputs
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import NUM_PARTS, Interval, left_out_interval, part_of
 from jdiff.metrics.measure import Measure
 
@@ -75,7 +76,7 @@ def spectrum_distance(
       train_spectrum: `radial_spectrum(train)`, if it is known.
 
     Returns:
-      Measure on the first n = min(generated, held out) of each; intervals from leaving out tenths
+      Measure on n = min(generated, held out) of each (draws.py); intervals from leaving out tenths
       of them (`left_out_interval`).
 
     Raises:
@@ -102,7 +103,7 @@ def spectrum_distance(
     distance = lambda power: float(np.linalg.norm(log(power) - log(real.power)))
 
     def measured(images: np.ndarray) -> tuple[float, Interval]:
-        spectra, part = _spectra(images[:n]), part_of(n)
+        spectra, part = _spectra(images[drawn(images, n)]), part_of(n)
         value = distance(spectra.mean(axis=0))
         left_out = [distance(spectra[part != p].mean(axis=0)) for p in range(NUM_PARTS)]
         return value, left_out_interval(value, left_out)

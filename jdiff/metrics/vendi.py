@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jdiff.metrics import inputs
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import NUM_PARTS, Interval, left_out_interval, part_of
 from jdiff.metrics.measure import Measure
 
@@ -28,7 +29,7 @@ def vendi(generated: Any, train: Any, held_out: Any) -> Measure:
       held_out: real images or features that were not trained on, at least 20, for the control.
 
     Returns:
-      Measure on the first n = min(generated, held out) of each; intervals from leaving out tenths
+      Measure on n = min(generated, held out) of each (draws.py); intervals from leaving out tenths
       of them (`left_out_interval`), which takes the eigenvalues of 11 matrices of min(n, d) rows
       for each set: minutes where that is 2,048.
 
@@ -45,7 +46,7 @@ def vendi(generated: Any, train: Any, held_out: Any) -> Measure:
     n = min(len(given.generated), len(given.held_out))
 
     def measured(name: str, points: np.ndarray) -> tuple[float, Interval]:
-        x = _directions(name, points[:n])
+        x = _directions(name, points[drawn(points, n)])
         part = part_of(n)
         if x.shape[1] < n:
             gram = x.T @ x

@@ -16,7 +16,8 @@ from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
 from jdiff.metrics.patches import tile_starts
 from jdiff.study import encoders, files
-from jdiff.study.measures import Measured, Subject, measure
+from jdiff.study.config import check_data, repeats
+from jdiff.study.measures import Measured, Subject, check_names, measure
 
 SCHEMA = 1
 _VERDICT = ("memorized_fraction", "precision", "frechet_distance")
@@ -57,6 +58,7 @@ def evaluate(
     title: str = "samples",
     cache_dir: str | os.PathLike | None = None,
     seed: int = 0,
+    redraw: Callable[[Denoiser], Any] | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measures and judges samples against a data set.
@@ -72,6 +74,8 @@ def evaluate(
       title: what the samples are called.
       cache_dir: where a trained encoder is kept; None trains it anew.
       seed: of bootstraps, subsets, encoders and the noise a denoiser is measured with.
+      redraw: gives samples of another denoiser from the noise that these were drawn from, for the
+        agreement with closed forms; None leaves that out.
       progress: whether what is being done is told on stderr.
 
     Returns:
@@ -80,27 +84,40 @@ def evaluate(
     Raises:
       TypeError: on samples of another dtype.
       ValueError: on samples of another shape or range, fewer than 20, values that are not finite,
-        weighted data, unknown measures or feature spaces, or measures asked for by name that cannot
-        be taken.
+        data that a study refuses too, unknown measures or feature spaces, or measures asked for by
+        name that cannot be taken.
     """
     say = (lambda text: print(text, file=sys.stderr, flush=True)) if progress else lambda _: None
     samples = _checked(samples, images)
+    check_names(names, denoiser is not None)
     seed = _check.integer("seed", seed, minimum=0)
     spaces = {}
     for spec in _features(images, features):
         say(f"features: {spec if isinstance(spec, str) else getattr(spec, '__name__', spec)}")
         made = encoders.create(spec, images, cache_dir=cache_dir, seed=seed, progress=progress)
+        if made.name in spaces:
+            raise ValueError(f"features must not repeat; got {made.name} more than once.")
         if made.name != "pixels":
             spaces[made.name] = made
-    subject = Subject(samples, images, denoiser, spaces, seed)
+    subject = Subject(samples, images, denoiser, spaces, seed, redraw)
     found = measure(subject, names, say=say)
     record = _record(subject, found, title)
+    repeated = repeats(images)
+    if repeated:
+        record["notes"] = [
+            f"{repeated} of {len(images.held_out)} held-out images are exact repeats of training "
+            "images: the controls count them as copies."
+        ]
     return Evaluation(record, _pictures(subject, found), found.measures)
 
 
 def _checked(samples: Any, images: ImageData) -> np.ndarray:
-    if images.weights is not None:
-        raise ValueError("data has weights, which the measures cannot use.")
+    check_data(images, least_held_out=2)
+    if len(metrics.distinct(images.images)) < 2:
+        raise ValueError(
+            f"data must have at least two different training images, or d2 does not exist; all "
+            f"{images.num_train} of {images.name} are the same."
+        )
     samples = metrics.inputs.samples("samples", samples)
     if samples.shape[1:] != images.images.shape[1:]:
         wanted, got = ("x".join(map(str, x.shape[1:])) for x in (images.images, samples))

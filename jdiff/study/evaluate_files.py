@@ -16,16 +16,24 @@ import numpy as np
 
 from jdiff import _check, _files, data, metrics, noise, parallel, report, sampling
 from jdiff.data import ImageData
+from jdiff.denoisers import Denoiser
 from jdiff.study import files
+from jdiff.study.config import LEAST_SAMPLES
 from jdiff.study.evaluate import Evaluation, evaluate
-from jdiff.study.measures import MEASURES
-from jdiff.study.row import SUBSET
+from jdiff.study.measures import check_names
+from jdiff.study.row import NOISE, SUBSET
 from jdiff.study.saved import load
 from jdiff.training.rundir import RunDirectory
 
 NAMES = ("evaluation.json", "evaluation.npz", "evaluation.html")
 # Of float images: [-1, 1], [0, 1] and [0, 255].
 RANGES = ("model", "unit", "byte")
+# What the 1 and 99 % quantiles of unclipped samples in each range are like.
+_LOOKS = {
+    "model": lambda low, high: -4 <= low <= -0.25 and high <= 4,
+    "unit": lambda low, high: -0.25 < low and high <= 1.5,
+    "byte": lambda low, high: -30 <= low and 4 < high <= 300,
+}
 
 
 def evaluate_from(
@@ -120,32 +128,38 @@ def evaluate_run(
     run = Path(run_dir)
     config = RunDirectory(run).config()
     _refuse_taken(run, force)
-    _check_names(names)
+    check_names(names, True)
+    num = None if num is None else _check.integer("num", num, minimum=LEAST_SAMPLES)
     denoiser = load(run)
     images = _trained_on(run, config, spec, held_out, data_dir, download)
-    about: dict[str, Any] = {}
     drawn = run / "samples.npz"
     if num is None and sigmas is None and solver is None and drawn.exists():
-        arrays = files.read_arrays(drawn, "images")
-        samples, source = arrays["images"], str(drawn.name)
-        about = {name: arrays[name].tolist() for name in ("solver", "seed") if name in arrays}
+        arrays = files.read_arrays(drawn, "images", "sigmas", "seed", "solver")
+        samples, grid = arrays["images"], arrays["sigmas"]
+        solver, drawn_by = str(arrays["solver"]), int(arrays["seed"])
+        # As a study draws them.
+        key = jax.random.fold_in(jax.random.key(drawn_by, impl="threefry2x32"), NOISE)
+        num, source = len(samples), drawn.name
     else:
-        source, solver = "drawn for this evaluation", solver or "heun"
+        source, solver, drawn_by = "drawn for this evaluation", solver or "heun", seed
         own = denoiser.sigmas
         if sigmas is None and own is not None:
             grid = np.append(np.asarray(own), np.float32(0))
         else:
             grid = noise.parse_grid(sigmas or "karras:18")
-        key = jax.random.key(seed, impl="threefry2x32")
-        samples = np.asarray(
-            sampling.sample(denoiser, key, num or 1000, sigmas=grid, solver=solver)
-        )
-        about = {"solver": solver, "seed": seed, "steps": len(grid) - 1}
+        key, samples = jax.random.key(seed, impl="threefry2x32"), None
+        num = 1000 if num is None else num
+
+    def draw(other: Denoiser) -> np.ndarray:
+        return np.asarray(sampling.sample(other, key, num, sigmas=grid, solver=solver))
+
     found = evaluate(
-        samples, images, denoiser, names=names, features=features, title=_title(config, run),
-        cache_dir=run, seed=seed, progress=progress,
+        draw(denoiser) if samples is None else samples, images, denoiser, names=names,
+        features=features, title=_title(config, run), cache_dir=run, seed=seed, redraw=draw,
+        progress=progress,
     )  # fmt: skip
-    return _written(run, found, {"source": source, **about}, command)
+    about = {"source": source, "solver": solver, "seed": drawn_by, "steps": len(grid) - 1}
+    return _written(run, found, about, command)
 
 
 def evaluate_samples(
@@ -191,7 +205,7 @@ def evaluate_samples(
     _files.refuse_file("out", out)
     out, path = Path(out), Path(path)
     _refuse_taken(out, force)
-    _check_names(names)
+    check_names(names, False)
     samples = _ranged(read_samples(path), value_range)
     images = data.load(spec, data_dir=data_dir, download=download, held_out=held_out)
     if num_train is not None:
@@ -230,38 +244,32 @@ def _ranged(images: np.ndarray, value_range: str | None) -> np.ndarray:
     """Images in model units, or uint8, whatever range their floats have."""
     if value_range is not None:
         _check.choice("value_range", value_range, RANGES)
-    images = metrics.inputs.samples("samples", images) if value_range != "byte" else images
     if images.dtype == np.uint8:
         if value_range not in (None, "byte"):
             raise ValueError(f"value_range of uint8 samples is byte; got {value_range}.")
         return images
-    if value_range == "byte":
-        images = np.asarray(images, np.float32)
-        if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
-            raise ValueError(
-                f"samples must lie in [0, 255] for value_range byte; got "
-                f"[{images.min():.4g}, {images.max():.4g}]."
-            )
-        return images / np.float32(127.5) - 1
-    low, high = float(images.min()), float(images.max())
-    if value_range == "unit":
-        if low < -0.5 or high > 1.5:  # unclipped samples leave [0, 1] a little
-            raise ValueError(
-                f"samples must lie about [0, 1] for value_range unit; got [{low:.4g}, {high:.4g}]."
-            )
-        return 2 * images - 1
-    pictures = images.ndim == 4 and images.shape[1] * images.shape[2] > 1
-    if value_range is None and pictures and low >= 0 and high <= 1:
+    if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating) or 0 in images.shape:
+        return metrics.inputs.samples("samples", images)  # says what is wrong
+    images = images.astype(np.float32, copy=False)
+    if not np.isfinite(images).all() or images.shape[1] * images.shape[2] == 1:
+        return images  # points have no range; what is not finite is counted later
+    # Samples are unclipped: where most values lie tells the range, and a few lie outside.
+    low, high = np.quantile(images[: max(1, 2**22 // images[0].size)], (0.01, 0.99))
+    likely = [name for name, looks in _LOOKS.items() if looks(low, high)]
+    if value_range is None and "model" not in likely:
+        guess = f" ({likely[0]}, it seems)" if likely else ""
         raise ValueError(
-            f"samples are floats in [{low:.3g}, {high:.3g}], which may be [0, 1] or model units "
-            "[-1, 1]; say which by value_range unit or model."
+            f"samples are floats of which most lie in [{low:.3g}, {high:.3g}]: say by value_range "
+            f"what their range is{guess}: model for [-1, 1], unit for [0, 1], byte for [0, 255]."
         )
-    return images
-
-
-def _check_names(names: Sequence[str] | None) -> None:
-    for name in names or ():
-        _check.choice("measure", name, MEASURES)
+    if value_range in ("unit", "byte") and value_range not in likely:
+        wanted = "[0, 1]" if value_range == "unit" else "[0, 255]"
+        raise ValueError(
+            f"samples must mostly lie in {wanted} for value_range {value_range}; most lie in "
+            f"[{low:.3g}, {high:.3g}]."
+        )
+    scale = {"unit": 2.0, "byte": 1 / 127.5}.get(value_range or "model")
+    return images if scale is None else images * np.float32(scale) - 1
 
 
 def _refuse_taken(directory: Path, force: bool) -> None:

@@ -42,6 +42,7 @@ class Subject:
       denoiser: what made the samples, or None.
       spaces: feature spaces beside pixels: name -> encoder (images -> float32 [n, d]).
       seed: of bootstraps, subsets and noise.
+      redraw: samples of another denoiser from the noise that `samples` were drawn from, or None.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Subject:
         denoiser: Denoiser | None = None,
         spaces: Mapping[str, Callable[[Any], np.ndarray]] | None = None,
         seed: int = 0,
+        redraw: Callable[[Denoiser], np.ndarray] | None = None,
     ):
         """Nothing is computed before it is asked for."""
         self.samples, self.data, self.denoiser = samples, data, denoiser
-        self.spaces, self.seed = dict(spaces or {}), seed
+        self.spaces, self.seed, self.redraw = dict(spaces or {}), seed, redraw
         self._arrays: dict[str, tuple] = {}
+        self._balls: dict[str, Found] = {}
 
     def arrays(self, space: str = PIXELS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Samples, training and held-out images, or their features in a space."""
@@ -65,6 +68,18 @@ class Subject:
                 images = tuple(np.asarray(self.spaces[space](x)) for x in images)
             self._arrays[space] = images
         return self._arrays[space]
+
+    @functools.cached_property
+    def references(self) -> dict[str, Denoiser]:
+        """The closed forms that a denoiser and its samples are explained by."""
+        images, shape = self.data.images, self.data.image_shape
+        window = min(_WINDOW, 2 * min(shape[:2]) - 1)
+        return {
+            "optimal": OptimalDenoiser.fit(images),
+            "linear": LinearDenoiser.fit(images),
+            f"local_linear {window}": LocalLinearDenoiser.fit(images, patch_size=window),
+            "equivariant_linear": EquivariantLinearDenoiser.fit(images),
+        }
 
     @functools.cached_property
     def key(self) -> jax.Array:
@@ -101,6 +116,12 @@ class Subject:
         """A measure of the two nearest training images."""
         own, held_out = self.two
         return measure(*self.arrays(), neighbors=own, held_out_neighbors=held_out, **constants)
+
+    def balls(self, space: str) -> Found:
+        """precision, recall, density and coverage in a space."""
+        if space not in self._balls:
+            self._balls[space] = metrics.prdc(*self.arrays(space))
+        return self._balls[space]
 
     @functools.cached_property
     def levels(self) -> np.ndarray:
@@ -146,8 +167,12 @@ def _calibrated(subject: Subject, space: str) -> Found:
     return {"calibrated_distance": found}
 
 
-def _two_nearest(name: str) -> _Entry:
-    return _Entry(lambda s, space: {name: s.memorization(getattr(metrics, name))})
+def _authenticity(subject: Subject, space: str) -> Found:
+    return {"authenticity": subject.memorization(metrics.authenticity)}
+
+
+def _nearest_rms(subject: Subject, space: str) -> Found:
+    return {"nearest_rms": subject.memorization(metrics.nearest_rms)}
 
 
 def _copy_rate(subject: Subject, space: str) -> Found:
@@ -173,14 +198,13 @@ def _on_features(name: str, **constants: Any) -> _Entry:
 
 
 def _balls(name: str) -> _Entry:
-    return _Entry(lambda s, space: {name: _prdc(s, space)[name]}, spaced=True)
+    def take(subject: Subject, space: str) -> Found:
+        try:
+            return {name: subject.balls(space)[name]}
+        except ValueError:  # one of the four wants more samples than this one may
+            return {name: getattr(metrics, name)(*subject.arrays(space))}
 
-
-def _prdc(subject: Subject, space: str) -> Found:
-    known = subject.__dict__.setdefault("_balls", {})
-    if space not in known:
-        known[space] = metrics.prdc(*subject.arrays(space))
-    return known[space]
+    return _Entry(take, spaced=True)
 
 
 def _locality(subject: Subject, space: str) -> Found:
@@ -189,11 +213,11 @@ def _locality(subject: Subject, space: str) -> Found:
 
 
 def _equivariance(subject: Subject, space: str) -> Found:
-    levels = getattr(getattr(subject.denoiser, "module", None), "levels", 1)
-    levels = levels if isinstance(levels, int) else 1
-    # A network of so many levels that its step is as long as the image has no such step.
+    # A UNet of so many resolutions halves its grid once less.
+    resolutions = getattr(getattr(subject.denoiser, "module", None), "levels", 1)
+    halvings = resolutions - 1 if isinstance(resolutions, int) else 1
     least = min(subject.data.image_shape[:2])
-    levels = max(1, min(levels, (least - 1).bit_length() - 1))
+    levels = max(1, min(halvings, (least - 1).bit_length() - 1))
     found = metrics.equivariance_error(
         *_denoising(subject), subject.levels, key=subject.key, levels=levels
     )
@@ -201,23 +225,28 @@ def _equivariance(subject: Subject, space: str) -> Found:
 
 
 def _explained(subject: Subject, space: str) -> Found:
-    images, shape = subject.data.images, subject.data.image_shape
-    window = min(_WINDOW, 2 * min(shape[:2]) - 1)
-    references = {
-        "optimal": OptimalDenoiser.fit(images),
-        "linear": LinearDenoiser.fit(images),
-        f"local_linear {window}": LocalLinearDenoiser.fit(images, patch_size=window),
-        "equivariant_linear": EquivariantLinearDenoiser.fit(images),
-    }
     denoiser, train, held_out = _denoising(subject)
     found = metrics.explained_by(
-        denoiser, references, train, held_out, subject.levels, key=subject.key
+        denoiser, subject.references, train, held_out, subject.levels, key=subject.key
     )
     return {
         f"explained_by {reference} {name}": measure
         for reference, measures in found.items()
         for name, measure in measures.items()
     }
+
+
+def _agreements(subject: Subject, space: str) -> Found:
+    """Samples against those of each closed form from the same noise."""
+    if subject.redraw is None:
+        raise ValueError("it needs samples drawn from a noise that is known")
+    made: Found = {}
+    for reference, denoiser in subject.references.items():
+        other = np.asarray(subject.redraw(denoiser))
+        for name, found in metrics.agreements(subject.samples, other).items():
+            constants = {"reference": reference, **found.constants}
+            made[f"samples {reference} {name}"] = dataclasses.replace(found, constants=constants)
+    return made
 
 
 def _gap(subject: Subject, space: str) -> Found:
@@ -232,10 +261,10 @@ def _denoising(subject: Subject) -> tuple[Any, np.ndarray, np.ndarray]:
 # two_split_agreement two trainings: neither is a measure of one set of samples.
 MEASURES: dict[str, _Entry] = {
     "memorized_fraction": _Entry(_memorized),
-    "nearest_rms": _two_nearest("nearest_rms"),
+    "nearest_rms": _Entry(_nearest_rms),
     "calibrated_distance": _Entry(_calibrated),
     "copy_rate": _Entry(_copy_rate, spaced=True),
-    "authenticity": _two_nearest("authenticity"),
+    "authenticity": _Entry(_authenticity),
     "copying_z": _of_images(metrics.copying_z),
     "psnr_gap": _Entry(_gap, of_denoiser=True),
     "patch_sources": _Entry(_tiles),
@@ -244,6 +273,7 @@ MEASURES: dict[str, _Entry] = {
     "locality_profile": _Entry(_locality, of_denoiser=True),
     "equivariance_error": _Entry(_equivariance, of_denoiser=True),
     "explained_by": _Entry(_explained, of_denoiser=True),
+    "agreements": _Entry(_agreements, of_denoiser=True),
     "frechet_distance": _on_features("frechet_distance"),
     "kernel_distance": _on_features("kernel_distance"),
     "precision": _balls("precision"),
@@ -282,21 +312,15 @@ def measure(
     Raises:
       ValueError: on an unknown or repeated name, or one asked for by name that cannot be taken.
     """
+    check_names(names, subject.denoiser is not None)
     wanted = list(MEASURES) if names is None else list(names)
-    for name in wanted:
-        _check.choice("measure", name, MEASURES)
-        if wanted.count(name) > 1:
-            raise ValueError(f"measures must not repeat; got {name} {wanted.count(name)} times.")
     found: Found = {}
     skipped: dict[str, str] = {}
     seconds: dict[str, float] = {}
     for name in wanted:
         entry = MEASURES[name]
         if entry.of_denoiser and subject.denoiser is None:
-            reason = "it is a measure of a denoiser, and only samples were given"
-            if names is not None:
-                raise ValueError(f"measure {name} cannot be taken: {reason}.")
-            skipped[name] = reason
+            skipped[name] = _NO_DENOISER
             continue
         say(name)
         started = time.perf_counter()
@@ -313,6 +337,23 @@ def measure(
                 found[_key(key, space)] = value
         seconds[name] = time.perf_counter() - started
     return Measured(found, skipped, seconds)
+
+
+def check_names(names: Sequence[str] | None, has_denoiser: bool) -> None:
+    """Refuses names before anything is computed.
+
+    Raises:
+      ValueError: on an unknown or repeated name, or one of a denoiser where there is none.
+    """
+    for name in names or ():
+        _check.choice("measure", name, MEASURES)
+        if list(names or ()).count(name) > 1:
+            raise ValueError(f"measures must not repeat; got {name} more than once.")
+        if MEASURES[name].of_denoiser and not has_denoiser:
+            raise ValueError(f"measure {name} cannot be taken: {_NO_DENOISER}.")
+
+
+_NO_DENOISER = "it is a measure of a denoiser, and only samples were given"
 
 
 def _key(name: str, space: str) -> str:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jdiff.metrics import ball_radii, bootstrap_mean, manifolds, precision, wilson
+from jdiff.metrics.draws import drawn
 from jdiff.metrics.manifolds import coverage, density, prdc, recall
 
 
@@ -54,7 +55,8 @@ def whole(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 def test_prdc_is_a_double_loop(case, k, rng):
     generated, train, held_out = case(rng)
     found = prdc(generated, train, held_out, k)
-    looped, control = loops(generated[:70], train, k), loops(held_out, train, k)
+    some = generated[np.sort(drawn(generated, 70))]
+    looped, control = loops(some, train, k), loops(held_out, train, k)
     assert {name: m.value for name, m in found.items()} == pytest.approx(
         expected(looped, k), abs=1e-15
     )
@@ -73,10 +75,11 @@ def test_prdc_is_a_double_loop(case, k, rng):
 def test_intervals_of_recall_and_coverage_leave_out_tenths(rng):
     generated, train, held_out = apart(rng)
     found = prdc(generated, train, held_out, 3)
-    n, num, whole_ = 70, 80, loops(generated[:70], train, 3)
+    some = generated[drawn(generated, 70)]
+    num, whole_ = 80, loops(some, train, 3)
     r = ball_radii(train, 3)
-    s = ball_radii(generated[:n], 3)
-    d = np.linalg.norm(generated[:n, None] - train[None], axis=-1)
+    s = ball_radii(some, 3)
+    d = np.linalg.norm(some[:, None] - train[None], axis=-1)
     for name, seen in (("coverage", d <= r), ("recall", d <= s[:, None])):
         kept = [np.delete(seen, range(7 * p, 7 * p + 7), axis=0) for p in range(10)]
         shares = np.array([x.any(axis=0).mean() for x in kept])
@@ -179,17 +182,19 @@ def test_intervals_cover_the_expected_value(rng):
         assert np.mean(ends[:, 1] - ends[:, 0]) < 8 * values.std(), name
 
 
-@pytest.mark.parametrize("more", ["generated", "held_out"])
-def test_values_and_controls_take_the_first_n_of_each(more, digits):
+def test_values_and_controls_take_equally_many(digits):
+    """Of more samples, or more held-out images, n are drawn; in their order they are not taken."""
     train, held_out = digits
     generated, real, train = train[:100] // 2, held_out[:100], train[:400]
-    same = prdc(generated, train, real)
-    if more == "generated":
-        other = prdc(np.concatenate([generated, held_out[200:]]), train, real)
-    else:
-        other = prdc(generated, train, np.concatenate([real, train[:50]]))
-    assert other == same
-    assert {m.n for m in same.values()} == {100}
+    for more in (
+        prdc(np.concatenate([generated, held_out[200:]]), train, real),
+        prdc(generated, train, np.concatenate([real, train[:50]])),
+    ):
+        assert {m.n for m in more.values()} == {100}
+    both = np.concatenate([generated, held_out[200:]])
+    some = both[np.sort(drawn(both, 100))]
+    one, other = prdc(both, train, real), prdc(some, train, real)
+    assert {k: m.value for k, m in one.items()} == {k: m.value for k, m in other.items()}
 
 
 X = np.arange(24.0).reshape(12, 2)

@@ -13,6 +13,9 @@ from jdiff.study.config import Architecture
 from jdiff.study.single import train
 
 JUDGED = ("memorized_fraction", "precision", "frechet_distance")
+_RNG = np.random.default_rng(0)
+FLOATS = _RNG.integers(0, 2, (20, 8, 8, 1)) + _RNG.normal(0, 0.02, (20, 8, 8, 1))
+FLOATS = FLOATS.astype(np.float32)
 QUICK = {"names": JUDGED, "features": (), "progress": False}
 
 
@@ -157,10 +160,12 @@ def test_the_samples_that_a_study_drew_are_those_that_are_judged(tmp_path):
         (np.zeros((5, 8, 8, 1), np.uint8), None, "samples must hold at least 20 samples; got 5"),
         (np.zeros((20, 8, 8, 3), np.uint8), None, r"shape of the data's images, 8x8x1; got 8x8x3"),
         (np.full((20, 8, 8, 1), np.nan, np.float32), None, "samples must be finite"),
-        (np.full((20, 8, 8, 1), 0.5, np.float32), None, "may be .0, 1. or model units"),
-        (np.full((20, 8, 8, 1), 200.0, np.float32), None, "model units .* Pass 0..255 as uint8"),
-        (np.full((20, 8, 8, 1), 300.0, np.float32), "byte", r"must lie in \[0, 255\]"),
-        (np.full((20, 8, 8, 1), -1.0, np.float32), "unit", r"must lie about \[0, 1\]"),
+        # Ranges of unclipped floats: a few values lie outside.
+        (FLOATS, None, r"say by value_range what their range is \(unit, it seems\)"),
+        (255 * FLOATS, None, r"say by value_range .* \(byte, it seems\)"),
+        (100 * (FLOATS - 0.5), None, r"most lie in .* say by value_range what their range is:"),
+        (FLOATS, "byte", r"must mostly lie in \[0, 255\] for value_range byte"),
+        (2 * FLOATS - 1, "unit", r"must mostly lie in \[0, 1\] for value_range unit"),
         (np.zeros((20, 8, 8, 1), np.uint8), "unit", "value_range of uint8 samples is byte"),
         (np.zeros((20, 8, 8, 1), np.uint8), "units", "value_range is 'units'. Did you mean 'unit'"),
         (np.zeros((20, 8, 8, 1), np.int64), None, "samples must be uint8, or float"),
@@ -174,6 +179,75 @@ def test_bad_samples(images, value_range, message, tmp_path):
             tmp_path / "a.npz", "digits", tmp_path / "out", value_range=value_range, **QUICK
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_sorted_samples_are_judged_as_shuffled_ones(digits):
+    """A folder of somebody's samples is often sorted by class; so are held-out images."""
+    order = np.argsort(digits.labels[:700], kind="stable")
+    real = digits.images[:700]
+    rest = jdiff.data.from_arrays(digits.images[700:], held_out=digits.held_out)
+    backwards = jdiff.data.from_arrays(digits.images[700:], held_out=digits.held_out[::-1])
+    found = [
+        evaluate(x, data, names=(*JUDGED, "recall", "coverage"), features=(), progress=False)
+        for x, data in ((real, rest), (real[order], rest), (real, backwards))
+    ]
+    # The sums of float64 differ by their order.
+    for other in found[1:]:
+        assert other.verdict is not None
+        assert other.verdict.word == "creates"
+        for name, one in found[0].measures.items():
+            theirs = other.measures[name]
+            for field in ("value", "interval", "control", "control_interval"):
+                np.testing.assert_allclose(
+                    getattr(theirs, field), getattr(one, field), rtol=1e-9, err_msg=name
+                )
+
+
+def test_held_out_images_that_were_trained_on_are_no_control(digits):
+    copies = digits.images[:300]
+    same = jdiff.data.from_arrays(copies, held_out=copies)
+    with pytest.raises(ValueError, match="300 of 300 of arrays are, and say nothing as a control"):
+        evaluate(copies[:40], same, **QUICK)
+    few = jdiff.data.from_arrays(
+        digits.images, held_out=np.concatenate([digits.held_out, digits.images[:5]])
+    )
+    notes = evaluate(copies[:40], few, **QUICK).record["notes"]
+    assert notes[0].startswith("5 of 365 held-out images are exact repeats of training images")
+
+
+def test_a_training_set_of_one_image_is_refused(digits):
+    one = jdiff.data.from_arrays(np.repeat(digits.images[:1], 9, 0), held_out=digits.held_out)
+    with pytest.raises(ValueError, match="two different training images, or d2 does not exist"):
+        evaluate(digits.held_out[:40], one, **QUICK)
+
+
+def test_too_few_samples_and_repeats_are_refused_before_anything_is_drawn(tmp_path, digits):
+    run = tmp_path / "run"
+    train(Architecture.parse("linear"), "digits", run, jdiff.TrainConfig())
+    for num in (0, 5):
+        with pytest.raises(ValueError, match=f"num must be at least 20; got {num}"):
+            evaluate_run(run, num=num, **QUICK)
+    repeated = {"names": ("vendi", "vendi"), "progress": False}
+    with pytest.raises(ValueError, match="measures must not repeat; got vendi more than once"):
+        evaluate_run(run, num=40, **repeated)
+    with pytest.raises(ValueError, match="features must not repeat; got pca 8 more than once"):
+        evaluate(
+            digits.held_out[:40],
+            digits,
+            names=JUDGED,
+            features=("pca:dim=8", "pca:dim=8"),
+            progress=False,
+        )
+
+
+def test_samples_are_held_against_closed_forms_from_their_own_noise(tmp_path):
+    run = tmp_path / "run"
+    train(Architecture.parse("linear"), "digits", run, jdiff.TrainConfig(), num_train=200)
+    quiet = {"features": (), "progress": False}
+    found = evaluate_run(run, num=40, names=("agreements",), **quiet).measures
+    # The same denoiser from the same noise gives the same samples, another does not.
+    assert found["samples linear determination"].value == pytest.approx(1, abs=1e-6)
+    assert found["samples optimal determination"].value < 0.9
 
 
 def test_bad_places(tmp_path, digits):

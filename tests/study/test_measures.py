@@ -35,7 +35,8 @@ def test_every_measure_of_samples_and_denoisers_is_in_the_table():
         and (parameters[:3] == three or parameters[0] == "denoiser")
     }
     # prdc is four of them at once; jacobian_eigen looks at one point.
-    assert public - {"prdc", "jacobian_eigen"} == set(MEASURES)
+    # agreements compares samples with those of closed forms from the same noise.
+    assert public - {"prdc", "jacobian_eigen"} == set(MEASURES) - {"agreements"}
     assert OF_SWEEPS <= set(metrics.__all__)
 
 
@@ -119,7 +120,7 @@ def test_what_cannot_be_taken_is_left_out_with_its_reason():
 def test_names_are_checked(copies):
     with pytest.raises(ValueError, match=r"measure is 'precison'. Did you mean 'precision'"):
         measure(copies, ["precison"], say=SILENT)
-    with pytest.raises(ValueError, match="measures must not repeat; got vendi 2 times"):
+    with pytest.raises(ValueError, match="measures must not repeat; got vendi more than once"):
         measure(copies, ["vendi", "vendi"], say=SILENT)
 
 
