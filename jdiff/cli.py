@@ -220,7 +220,7 @@ def evaluate(
     samples: Path | None = None,
     data: str | None = None,
     measures: str | None = None,
-    features: tuple[str, ...] | None = None,
+    features: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     num: int | None = None,
     sigmas: str | None = None,
     solver: str | None = None,
@@ -236,7 +236,7 @@ def evaluate(
 ) -> None:
     """Judge samples: copies, creations or nonsense, by every measure beside its control.
 
-    Either a run, whose samples are drawn if there are none: jdiff evaluate RUN. Or samples of
+    Either a run: jdiff evaluate RUN takes the samples of its study, or draws some. Or samples of
     whatever model: jdiff evaluate --samples PATH --data NAME. Writes evaluation.json and
     evaluation.html into the run, or into OUT.
 
@@ -247,8 +247,8 @@ def evaluate(
         data: What the samples are held against: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME
             or toy:NAME; of a run what it was trained on.
         measures: Names with commas between, for example memorized_fraction,precision; default all.
-        features: Feature spaces beside pixels: pca:dim=64, classifier, random_conv; default a
-            classifier if the data has labels. "pixels" alone takes no other.
+        features: A feature space beside pixels, again for each: pca:dim=64, classifier,
+            random_conv; default a classifier if the data has labels. pixels takes no other.
         num: Of a run: how many samples to draw, if not those that its study drew.
         sigmas: Of a run: noise levels as GRID:STEPS.
         solver: Of a run: ddim, heun, ddpm or dpmpp_2m.
@@ -270,7 +270,7 @@ def evaluate(
         samples,
         data=data,
         names=None if measures is None else measures.split(","),
-        features=features,
+        features=features or None,
         num=num,
         sigmas=sigmas,
         solver=solver,

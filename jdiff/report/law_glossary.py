@@ -160,7 +160,7 @@ TESTS = {
 }
 DEFINITIONS = {
     "law": "The distribution that samples must have, computed from the training data, the "
-    "architecture and the sampler’s grid of noise levels, without drawing a sample.",
+    "architecture and the sampler’s grid of noise levels, without the sampler.",
     "obeys": "The samples passed every test of their law. Tests share one false-alarm rate: "
     "samples that do follow the law fail one of them with probability α.",
     "wrong laws": "A test that nothing can fail says nothing. So each law is also held against "
@@ -170,7 +170,9 @@ DEFINITIONS = {
     "against α divided by the number of tests. A test without one leaves nothing to chance.",
     "push-forward law": "The distribution of T(σ₀z), z standard normal, where T is all steps of "
     "the sampler one after the other.",
-    "atoms": "Points of which every sample must be one, up to blends of a few that nearly collide.",
+    "atoms": "Points of which every sample must be one, up to blends of those whose codes nearly "
+    "collide: with a code of one number nearly all are blends. How often they occur is computed by "
+    "carrying draws through the grid, apart from the sampler.",
     "distance to the linear law": "Wasserstein-1 distance between the samples and the full linear "
     "denoiser’s law along each of its axes, in that axis’ standard deviations; the mean over axes. "
     "Its noise floor is what draws of the linear law have.",

@@ -67,9 +67,9 @@ def evaluate_from(
     wrong = of_samples if samples is None else of_run
     for name, value in wrong.items():
         if value is not None:
-            kind = "samples that are given" if wrong is of_samples else "a run, which is sampled"
+            kind = "--samples" if wrong is of_samples else "a run, which is sampled anew"
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} is for {kind}; got {value} without one.")
+            raise ValueError(f"--{option} is for {kind}; got {value}.")
     if run is not None:
         return Path(run), evaluate_run(run, spec=data, **of_run, **common)
     assert samples is not None
@@ -234,7 +234,8 @@ def read_samples(path: str | os.PathLike) -> np.ndarray:
     try:
         arrays = _files.read_arrays(path)
     except Exception as error:  # zip and NumPy errors
-        raise ValueError(f"samples {path} cannot be read: {error}") from error
+        kind = type(error).__name__
+        raise ValueError(f"samples {path} cannot be read as an npz file ({kind}).") from error
     if "images" not in arrays:
         raise ValueError(f"samples {path} must hold 'images'; it holds {', '.join(arrays)}.")
     return arrays["images"]

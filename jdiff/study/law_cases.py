@@ -157,7 +157,7 @@ def cases(image_shape: tuple[int, int, int], num_train: int) -> list[Case]:
     gaussian += ["equivariant_linear"]
     gaussian += [f"equivariant_linear:patch_size={k}" for k in (3, 5) if k <= side]
     gaussian += [f"bottleneck:code_dim={low}"]
-    if d <= 100:  # its fit has d + 1 rows for every image
+    if d <= 1024:  # it has (d + 1) d coefficients a level
         gaussian += ["polynomial:degree=1"]
     found += [Case("gaussian", spec, "images") for spec in gaussian]
     moons = "two_moons:120"

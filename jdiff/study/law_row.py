@@ -13,7 +13,7 @@ from jdiff import _files, _pixels, metrics, noise, sampling, theory, training
 from jdiff.data import ImageData
 from jdiff.study.config import Architecture, Budget
 from jdiff.study.law_cases import CHECKED, Case, Sets, cases
-from jdiff.theory.checks import finite_rows, significant
+from jdiff.theory.checks import LEAST_SAMPLES, finite_rows, significant
 
 _SHOWN = 16
 # Odd, so that no point of symmetric data lies on an edge, where rounding decides on the bin; many
@@ -256,10 +256,11 @@ def _twins(bench: Bench, case: Case, law: Any) -> list[tuple[str, Any, Any]]:
         return [("the training set itself", law, data.images)]
     others = [c for c in _GAUSSIAN_TWINS if c != case.spec.partition(":")[0]]
     wrong = samples(others[0])
-    return [
-        ("the training set itself", law, _pixels.to_model(data.images[: len(wrong)])),
-        (f"samples of {others[0]}", law, wrong),
-    ]
+    twins = [(f"samples of {others[0]}", law, wrong)]
+    if data.num_train >= LEAST_SAMPLES:
+        itself = _pixels.to_model(data.images[: len(wrong)])
+        twins.insert(0, ("the training set itself", law, itself))
+    return twins
 
 
 _GAUSSIAN_TWINS = ("equivariant_linear", "linear")
@@ -270,6 +271,8 @@ def _measures(bench: Bench, case: Case, samples: np.ndarray) -> dict[str, Any]:
     data = bench.sets[case.data]
     linear = bench.law("linear", case.data)
     x, finite = finite_rows("samples", samples, data.image_shape)
+    if not significant(linear.eigenvalues).any():
+        return {}  # all images are the same: nothing to be near or far from
     deviation = float(np.sqrt(np.sum(linear.eigenvalues)))
     bound = 10 * deviation
     with np.errstate(invalid="ignore", over="ignore"):

@@ -1,7 +1,8 @@
 """What samples must be distributed like, by architecture, and whether they are.
 
 `law(denoiser, sigmas, solver)` predicts; `Law.check(samples)` judges. In NumPy float64 on the host,
-and without the sampler, so that agreement is evidence.
+and without the sampler, so that agreement is evidence: laws of atoms carry draws of their own
+through the grid.
 """
 
 from jdiff.theory.atoms import AtomsLaw

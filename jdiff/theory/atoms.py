@@ -37,6 +37,10 @@ _BLOCK = 2**23
 class AtomsLaw:
     """Samples are points of a finite set, and blends of those whose codes nearly collide.
 
+    `sample` and `check` are of the grid and the solver. `weights`, `mean`, `covariance` and
+    `eigenvalues` are those of the atoms, the law's in the limit of a fine grid and a large start:
+    blends and unequal basins move the moments of a coarse one.
+
     Attributes:
       atoms: float32 [N, H, W, C], model units.
       weights: float64 [N], their probabilities in the limit of a fine grid and a large start.
@@ -79,6 +83,12 @@ class AtomsLaw:
         if basis is not None:
             self._code = np.asarray(mean, np.float64), np.asarray(basis, np.float64)
         codes, flat = np.asarray(codes, np.float32), self.atoms.reshape(len(self.atoms), -1)
+        if codes.ndim != 2 or len(codes) != len(flat):
+            raise ValueError(
+                f"codes must have shape [{len(flat)}, r], one row an atom; got {list(codes.shape)}."
+            )
+        if len(self._sigmas) < 2:
+            raise ValueError(f"sigmas must hold a level and the closing 0; got {sigmas}.")
         # An atom and its exact repeat are one atom: their blend is the atom.
         self._firsts = distinct(flat)
         if len(self._firsts) > 1:
@@ -89,18 +99,18 @@ class AtomsLaw:
 
     @property
     def mean(self) -> np.ndarray:
-        """float64 [H, W, C]."""
+        """Of the atoms by their weights, float64 [H, W, C]."""
         return np.tensordot(self.weights, self.atoms.astype(np.float64), 1)
 
     @property
     def covariance(self) -> np.ndarray:
-        """float64 [D, D]."""
+        """Of the atoms by their weights, float64 [D, D]."""
         x = (self.atoms - self.mean[None]).reshape(len(self.atoms), -1)
         return (x.T * self.weights) @ x
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """Of the covariance, float64 [min(N, D)], largest first."""
+        """Of that covariance, float64 [min(N, D)], largest first."""
         x = (self.atoms - self.mean[None]).reshape(len(self.atoms), -1)
         return np.linalg.svd(np.sqrt(self.weights)[:, None] * x, compute_uv=False) ** 2
 
@@ -160,7 +170,7 @@ class AtomsLaw:
         x, came, overflowed = checks.admit(samples, self.image_shape)
         checks.overflow(tests, overflowed, came)
         flat = self._values[self._firsts]
-        draws = self.sample(jax.random.key(0, impl="threefry2x32"), min(len(x), _DRAWS))
+        draws = self.sample(checks.own_key(), min(len(x), _DRAWS))
         own = np.asarray(draws, np.float64).reshape(len(draws), -1)
         (distance, which), (own_distance, own_which) = (_nearest(v, flat) for v in (x, own))
         off = self.weights[:, None] * (self._values - self.mean.reshape(1, -1)) ** 2
@@ -211,12 +221,21 @@ class AtomsLaw:
         seen = (x - mean) @ basis
         if self._is_linear():
             return np.linalg.norm(x - mean - seen @ basis.T, axis=1)
-        # E[c | u] grows with u: bisection finds the u that a sample's own code is the mean at.
         rows = max(1, _BLOCK // len(self._codes))
         parts = np.array_split(np.arange(len(x)), -(-len(x) // rows))
-        return np.concatenate([self._bisect(x[i], seen[i]) for i in parts])
+        decode = lambda seen: np.concatenate([self._decoded(seen[i]) for i in parts])
+        away = np.linalg.norm(x - decode(seen), axis=1)
+        # Where codes all but collide the image moves far while the code moves by less than float32
+        # can tell: the way between the two ends of what may have been seen belongs to the decoder.
+        rounding = 1e-6 * (1 + np.abs(x).max(1))[:, None]
+        low, high = decode(seen - rounding), decode(seen + rounding)
+        span = high - low
+        t = np.sum((x - low) * span, 1) / np.maximum(np.sum(span**2, 1), np.finfo(float).tiny)
+        between = low + np.clip(t, 0, 1)[:, None] * span
+        return np.minimum(away, np.linalg.norm(x - between, axis=1))
 
-    def _bisect(self, x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    def _decoded(self, seen: np.ndarray) -> np.ndarray:
+        """Images [n, D] of codes seen [n, 1]: E[c | u] grows with u, so bisection finds its u."""
         last = float(self._sigmas[-2])
         low, high = self._codes.min() - 10 * last, self._codes.max() + 10 * last
         low, high = np.full_like(seen, low), np.full_like(seen, high)
@@ -224,7 +243,7 @@ class AtomsLaw:
             middle = (low + high) / 2
             below = self._mean_at(middle, last, self._codes) < seen
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.linalg.norm(x - self._mean_at((low + high) / 2, last, self._values), axis=1)
+        return self._mean_at((low + high) / 2, last, self._values)
 
 
 def _nearest(x: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -287,11 +287,9 @@ def _covariance(u: np.ndarray, l: np.ndarray) -> tuple[float, float, float]:
 
 def _nearest(tests: Rows, law: Any, x: np.ndarray, train: Any, held_out: Any) -> None:
     """Distances to the nearest training image: of the samples against the law's own draws."""
-    import jax
-
     unit = lambda images: _pixels.to_unit(images).reshape(len(images), -1)
     train = unit(_check.images("train", train, shape=law.image_shape))
-    key = jax.random.key(0, impl="threefry2x32")
+    key = own_key()
     distance = lambda images: nearest(unit(images), train, 1).distances[:, 0]
     given, drawn = distance(x), distance(np.asarray(law.sample(key, len(x))))
     _, p = two_samples(given, drawn)
@@ -313,6 +311,13 @@ def worst(p_values: np.ndarray) -> tuple[int, float]:
     """Which of several p-values is the smallest, and it times their number."""
     which = int(np.argmin(p_values))
     return which, float(p_values[which] * len(p_values))
+
+
+def own_key() -> Any:
+    """Of draws that samples are compared with: folded, lest the samples are these very draws."""
+    import jax
+
+    return jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 0x1A35)
 
 
 def two_samples(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -76,7 +76,8 @@ def law(denoiser: Any, sigmas: Any = None, solver: str = "ddim") -> Any:
         linear code and decoder, PolynomialDenoiser of degree 1 in several dimensions: a
         GaussianLaw; PolynomialDenoiser in one dimension: a PushForwardLaw (ddim and heun; under
         ddpm only degree 1 has a law, a GaussianLaw);
-        OptimalDenoiser and the other BottleneckDenoisers: an AtomsLaw, points and their blends.
+        OptimalDenoiser (sampled without labels) and the other BottleneckDenoisers: an AtomsLaw,
+        points and their blends.
       sigmas: grid [T + 1] decreasing to 0; None takes what `jdiff.sample` takes.
       solver: "ddim", "heun" or "ddpm" (eta = 1).
 
@@ -125,7 +126,8 @@ def continuous_law(denoiser: Any, sigma_max: float) -> GaussianLaw:
 
     Raises:
       TypeError: if it is not a denoiser.
-      ValueError: on another class: its maps do not commute, so that only a grid has a closed form.
+      ValueError: on another class: of local ones the maps do not commute, so that only a grid has a
+        closed form.
 
     Example:
       >>> import jdiff
@@ -142,7 +144,8 @@ def continuous_law(denoiser: Any, sigma_max: float) -> GaussianLaw:
     raise ValueError(
         f"denoiser {type(denoiser).__name__} has no continuous law in closed form; those that have "
         "one: LinearDenoiser, EquivariantLinearDenoiser without patch_size, BottleneckDenoiser "
-        "with a linear code and decoder. `law` with a fine grid comes as near as you like."
+        "with a linear code and decoder. Where there is one, `law` with a fine grid comes as near "
+        "as you like."
     )
 
 

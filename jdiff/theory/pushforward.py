@@ -45,6 +45,10 @@ class PushForwardLaw:
     ):
         """Pushes the grid through; bound defaults to 10 standard deviations of the data."""
         self.image_shape, self.about = denoiser.image_shape, type(denoiser).__name__
+        if np.prod(self.image_shape) != 1:
+            raise ValueError(f"denoiser must be of one value; got images {self.image_shape}.")
+        if bound is not None:
+            bound = _check.number("bound", bound, above=0)
         self._levels = np.asarray(denoiser.sigmas, np.float64)
         self._scale = np.asarray(denoiser.scale, np.float64)[:, 0]
         self._coefficients = np.asarray(denoiser.coefficients, np.float64)[..., 0]
@@ -110,14 +114,14 @@ class PushForwardLaw:
     def quantile(self, p: Any) -> np.ndarray:
         """Where the CDF reaches p, 0 <= p <= 1, float64 like p."""
         p = np.asarray(p, np.float64)
-        if np.any((p < 0) | (p > 1)):
+        if not np.all((p >= 0) & (p <= 1)):
             raise ValueError(f"p must lie in [0, 1]; got {p.min()} .. {p.max()}.")
         return np.quantile(self._sorted, p, method="hazen")
 
     def density(self, edges: Any) -> np.ndarray:
         """Mean density in each bin between increasing edges [b + 1], float64 [b]."""
         edges = np.asarray(edges, np.float64)
-        if edges.ndim != 1 or len(edges) < 2 or np.any(np.diff(edges) <= 0):
+        if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
             raise ValueError(f"edges must be a growing one-dimensional array; got {edges}.")
         return np.diff(self.cdf(edges)) / np.diff(edges)
 

@@ -32,14 +32,20 @@ def jacobian_spectrum(denoiser: Denoiser, y: Any, sigma: float) -> np.ndarray:
 
     Raises:
       TypeError: if it is not a denoiser.
-      ValueError: on a wrong shape or a level that is not positive.
+      ValueError: on a wrong shape, no points or not finite ones, a level that is not positive, or
+        a Jacobian that is not finite.
     """
     check_denoiser(denoiser)
     y = jnp.asarray(y)
     check_rows("y", y, denoiser.image_shape)
     sigma = _check.number("sigma", float(sigma), above=0)
     check_levels(denoiser, np.array([sigma, 0.0]))
+    if len(y) == 0 or not np.isfinite(np.asarray(y)).all():
+        raise ValueError(f"y must hold at least one point, all finite; got {len(y)} points.")
     jacobian = np.asarray(_jacobian(denoiser, y, jnp.float32(sigma)), np.float64)
+    if not np.isfinite(jacobian).all():
+        bad = int(np.sum(~np.isfinite(jacobian).reshape(len(y), -1).all(1)))
+        raise ValueError(f"denoiser has no finite Jacobian at {bad} of {len(y)} points.")
     d = int(np.prod(denoiser.image_shape))
     return np.linalg.svd(jacobian.reshape(len(y), d, d), compute_uv=False)
 
@@ -75,9 +81,13 @@ def check_rank(
       TypeError: if it is not a denoiser.
       ValueError: as `jacobian_spectrum`, or on a rank that bounds nothing.
     """
-    values = jacobian_spectrum(denoiser, y, sigma)
-    rank = _check.integer("rank", rank, maximum=max(1, values.shape[1] - 1))
+    check_denoiser(denoiser)
+    d = int(np.prod(denoiser.image_shape))
+    if d == 1:
+        raise ValueError("denoiser must be of at least 2 values: no rank bounds it; got 1.")
+    rank = _check.integer("rank", rank, maximum=d - 1)
     tolerance = _check.number("tolerance", tolerance, above=0, below=1)
+    values = jacobian_spectrum(denoiser, y, sigma)
     found = np.sum(values > tolerance * values[:, :1], axis=1)
     beyond = float(np.max(values[:, rank] / np.maximum(values[:, 0], np.finfo(float).tiny)))
     tests = checks.Rows(0.01)

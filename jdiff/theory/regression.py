@@ -65,7 +65,7 @@ class RegressionLaw:
         ):
             if array.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
-        if self.basis.ndim != 2 or self.basis.shape[0] != d:
+        if self.basis.ndim != 2 or self.basis.shape[0] != d or self.basis.shape[1] == 0:
             raise ValueError(f"basis must have shape ({d}, r); got {self.basis.shape}.")
         if not np.allclose(self.basis.T @ self.basis, np.eye(self.basis.shape[1]), atol=1e-5):
             raise ValueError("basis must have orthonormal columns.")
@@ -84,11 +84,18 @@ class RegressionLaw:
 
     def curve(self, u: Any) -> np.ndarray:
         """E[x | V^T x = u] of codes [n, r]: float64 [n, D]."""
-        return self._conditional_mean(np.asarray(u, np.float64), 0.0)
+        return self._conditional_mean(self._rows("u", u, self.basis.shape[1]), 0.0)
 
     def denoise(self, y: Any, sigma: float) -> np.ndarray:
         """The best denoiser that sees only V^T y: E[x | V^T y], rows [n, D], float64."""
-        return self._conditional_mean(np.asarray(y, np.float64) @ self.basis, sigma)
+        sigma = _check.number("sigma", sigma, above=0, closed="[")
+        return self._conditional_mean(self._rows("y", y, len(self.basis)) @ self.basis, sigma)
+
+    def _rows(self, name: str, array: Any, width: int) -> np.ndarray:
+        rows = np.asarray(array, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != width or not np.isfinite(rows).all():
+            raise ValueError(f"{name} must be finite [n, {width}]; got shape {list(rows.shape)}.")
+        return rows
 
     def _conditional_mean(self, u: np.ndarray, sigma: float) -> np.ndarray:
         noisy = self._spread + sigma**2 * np.eye(self.basis.shape[1])

@@ -261,7 +261,7 @@ def test_bad_places(tmp_path, digits):
     with pytest.raises(ValueError, match="other.npz must hold 'images'; it holds pictures"):
         one(tmp_path / "other.npz")
     (tmp_path / "text.npz").write_text("no")
-    with pytest.raises(ValueError, match=r"text.npz cannot be read"):
+    with pytest.raises(ValueError, match=r"text.npz cannot be read as an npz file"):
         one(tmp_path / "text.npz")
     (tmp_path / "a.txt").write_text("no")
     with pytest.raises(ValueError, match=r"must be a .npz file or a folder of images"):

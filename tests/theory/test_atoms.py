@@ -53,7 +53,7 @@ def test_blends_are_predicted_for_the_grid_and_the_solver(solver, digits):
     denoiser = BottleneckDenoiser.fit(digits.images[:500], 1, decoder="posterior")
     samples = jdiff.sample(denoiser, jax.random.key(3), 500, sigmas=GRID, solver=solver)
     predicted = law(denoiser, GRID, solver)
-    assert predicted.resolved < 0.05
+    assert predicted.resolved < 0.1
     found = predicted.check(samples)
     assert found.passed, str(found)
     assert found.row("at atoms").statistic < 0.3
@@ -139,11 +139,41 @@ def test_a_single_atom():
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("weights", [None, np.r_[0.99, np.full(19, 0.01 / 19)]])
+@pytest.mark.parametrize("weights", [None, np.r_[0.5, np.full(19, 0.5 / 19)]])
 def test_repeats_and_unequal_weights_are_visited_as_often_as_they_weigh(weights, rng):
     points = rng.normal(size=(20, 1, 1, 2)).astype(np.float32)
     if weights is None:
         points = np.repeat(points[:4], 5, 0)
     predicted = law(OptimalDenoiser.fit(points, weights), GRID)
-    found = predicted.check(predicted.sample(jax.random.key(0), 200))
+    samples = jdiff.sample(
+        OptimalDenoiser.fit(points, weights), jax.random.key(0), 400, sigmas=GRID
+    )
+    found = predicted.check(samples)
     assert found.passed, str(found)
+    # Another atom in the place of the heaviest is another law.
+    at_first = np.linalg.norm(np.asarray(samples) - points[:1], axis=-1) < 0.01
+    swapped = np.where(at_first[..., None], points[-1:], samples)
+    assert "frequencies" in predicted.check(swapped).failed
+
+
+def test_codes_that_all_but_collide_are_decoded():
+    """float32 cannot tell codes 1e-6 apart; the images between which it cannot are the decoder's"""
+    for gap in (0.0, 1e-7, 1e-6, 1e-5, 1e-4):
+        x = np.array([[0.7, 0.3], [0.7 + gap, -0.3], [-0.7, 0.3], [-0.7 - gap, -0.3], [0.1, 0]])
+        denoiser = BottleneckDenoiser.fit(x.reshape(-1, 1, 1, 2), 1, decoder="posterior")
+        predicted = law(denoiser, GRID)
+        for samples in (
+            predicted.sample(jax.random.key(5), 300),
+            jdiff.sample(denoiser, jax.random.key(6), 300, sigmas=GRID),
+        ):
+            assert predicted.check(samples).row("decoder").passed, gap
+        wrong = np.tile(np.array([0.1, 0.2], np.float32), (30, 1)).reshape(30, 1, 1, 2)
+        assert "decoder" in predicted.check(wrong).failed
+
+
+def test_its_own_first_draws_are_not_what_it_compares_with(rng):
+    points = rng.normal(size=(9, 1, 1, 2)).astype(np.float32)
+    predicted = law(OptimalDenoiser.fit(points), GRID)
+    found = predicted.check(predicted.sample(jax.random.key(0), 200))
+    assert found.passed
+    assert found.row("frequencies").statistic > 0

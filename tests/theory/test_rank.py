@@ -95,6 +95,16 @@ def test_bad_input():
         jacobian_rank(denoiser, Y, 0.3, tolerance=0.0)
     with pytest.raises(ValueError, match="rank must be from 1 to 8; got 9"):
         check_rank(denoiser, Y, 0.3, 9)
+    with pytest.raises(ValueError, match="y must hold at least one point, all finite; got 0"):
+        check_rank(denoiser, Y[:0], 0.3, 2)
+    with pytest.raises(ValueError, match="y must hold at least one point, all finite; got 4"):
+        check_rank(denoiser, Y.at[0, 0, 0].set(np.nan), 0.3, 2)
+    points = np.array([-1.0, 1.0]).reshape(2, 1, 1, 1)
+    with pytest.raises(ValueError, match="denoiser must be of at least 2 values"):
+        check_rank(LinearDenoiser.fit(points), jnp.zeros((1, 1, 1, 1)), 0.3, 1)
+    square = PolynomialDenoiser.fit(IMAGES, 2, [0.5])
+    with pytest.raises(ValueError, match="denoiser has no finite Jacobian at 4 of 4 points"):
+        check_rank(square, 1e38 * jnp.sign(Y), 0.5, 2)
     with pytest.raises(ValueError, match="num_neighbors must be from 2 to 3; got 12"):
         local_spectrum(Y)
 
