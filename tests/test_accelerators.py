@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 import jdiff
 from jdiff import denoisers, networks, noise, parallel
 from jdiff._exact import HIGHEST, dot
-from jdiff.metrics import shortlist
+from jdiff.metrics import denoising, jacobian, locality, patches, shortlist
 from jdiff.sampling import sampler, solvers
 from jdiff.training import TrainConfig
 from jdiff.training.step import programs
@@ -179,6 +179,26 @@ def posterior_program(name: str) -> tuple[Callable, tuple]:
     return named, (denoiser(name), float32(BATCH, *SHAPE), float32(BATCH))
 
 
+def measure_program(ask: Callable, *extra) -> tuple[Callable, tuple]:
+    """A measure of the optimal denoiser, whose own memory must not grow."""
+    key = jax.random.key(0)
+    levels = float32(3)
+    arguments = (denoiser("optimal"), images()[:BATCH], int32(BATCH), key, levels, extra)
+    return denoising._compiled(ask, False), arguments
+
+
+def jacobian_program() -> tuple[Callable, tuple]:
+    arguments = (denoiser("optimal"), float32(*SHAPE), float32(), float32(3, *SHAPE))
+    return jacobian._compiled(False), arguments
+
+
+def patches_program(anywhere: bool) -> tuple[Callable, tuple]:
+    options = {"k": 3, "size": SHAPE[:2], "anywhere": anywhere}
+    windows = float32(1, BATCH, 9) if anywhere else float32(D, BATCH, 9)
+    search = functools.partial(patches._search, block=8, **options)
+    return jax.jit(search), (windows, images(), int32(2))
+
+
 PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     **{
         f"sample-{name}-{solver}": functools.partial(sampling_program, name, solver)
@@ -211,9 +231,19 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     "shortlist-features-split": functools.partial(shortlist_program, "features", MESH),
     "squares-split": functools.partial(squares_program, MESH),
     "posterior-split": functools.partial(posterior_program, "split"),
+    "psnr": functools.partial(measure_program, denoising._squared_error),
+    "equivariance": functools.partial(measure_program, denoising._shifts((1, 2))),
+    "locality": functools.partial(measure_program, locality._gradients, int32(2, 2)),
+    "jacobian": jacobian_program,
+    "mosaic-same": functools.partial(patches_program, False),
+    "mosaic-any": functools.partial(patches_program, True),
 }
 OVER_DEVICES = [name for name in PROGRAMS if "split" in name]
-OF_MEASURES = ("shortlist-images", "shortlist-features", "squares", "posterior")
+OF_DENOISERS = ("psnr", "equivariance", "locality", "jacobian")
+OF_MEASURES = (
+    *("shortlist-images", "shortlist-features", "squares", "posterior"),
+    *("mosaic-same", "mosaic-any", *OF_DENOISERS),
+)
 FULL_PRECISION = [
     name
     for name in PROGRAMS
@@ -226,7 +256,7 @@ READS_IMAGES = [
     for name in PROGRAMS
     if name.startswith(("sample-optimal", "solve-optimal", "step-", "evaluate-"))
     or name == "sample-bottleneck-decoder-heun"
-    or name in ("shortlist-images", "squares")
+    or name in ("shortlist-images", "squares", "mosaic-same", "mosaic-any", *OF_DENOISERS)
     or (name in OVER_DEVICES and name != "shortlist-features-split")
 ]
 

@@ -154,14 +154,14 @@ def bank(
     padding = -n % block_size
     pad = lambda a, value: np.concatenate([a, np.full((padding, *a.shape[1:]), value, a.dtype)])
     return Bank(
-        images=jnp.asarray(pad(flat, 0)),
+        images=jax.device_put(pad(flat, 0)),  # jnp.asarray holds a second copy for a while
         log_weights=jnp.asarray(pad(log_weights, -np.inf), jnp.float32),
         half_norms=jnp.asarray(pad(half_norms, 0), jnp.float32),
         radius=jnp.asarray(np.sqrt(2 * half_norms.max()), jnp.float32),
         center=jnp.asarray(center),
         labels=None if labels is None else jnp.asarray(pad(labels.astype(np.int32), -1)),
         block_size=block_size,
-        values=None if flat_values is None else jnp.asarray(pad(flat_values, 0)),
+        values=None if flat_values is None else jax.device_put(pad(flat_values, 0)),
         values_center=None if flat_values is None else jnp.asarray(_mean(flat_values, chunks)),
     )
 
@@ -321,7 +321,8 @@ def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
     zero = jnp.zeros_like(query.sigma)
     width = _values_center(bank).shape[1]
     empty = _Sums(zero - jnp.inf, zero, jnp.zeros((len(query.y), width), query.y.dtype))
-    return jax.lax.scan(step, empty, _blocks(bank))[0]
+    # Derivatives make a block's floats again instead of keeping all of them.
+    return jax.lax.scan(jax.checkpoint(step), empty, _blocks(bank))[0]
 
 
 def _finite(m: jax.Array) -> jax.Array:
@@ -343,7 +344,8 @@ def _leaders(bank: Bank, query: _Query) -> tuple[jax.Array, jax.Array]:
 
     # A number that no image has, so that a place never filled excludes nothing.
     none = jnp.full((query.y.shape[0], k), bank.images.shape[0])
-    return jax.lax.scan(step, (jnp.full(none.shape, -jnp.inf, jnp.float32), none), _blocks(bank))[0]
+    start = (jnp.full(none.shape, -jnp.inf, jnp.float32), none)
+    return jax.lax.scan(jax.checkpoint(step), start, _blocks(bank))[0]
 
 
 class _Refined(NamedTuple):

@@ -89,7 +89,7 @@ def in_balls(
     # Any centre is right. One near the mean keeps |a| and |b|, and so the bound, small.
     sample = inputs.flat(references[:: max(1, num // 2048)])
     centre = _float32(sample.mean(axis=0, dtype=np.float64))
-    rows = jnp.asarray(references.reshape(num, dim))  # uint8 stays uint8
+    rows = jax.device_put(references.reshape(num, dim))  # uint8 stays uint8; one copy
     on_device = (rows, jnp.asarray(_squares(radii)), jnp.asarray(centre))
     inside, seen = np.zeros(n, int), np.zeros((num_parts, num), np.uint8)
     for first in range(0, n, QUERIES):

@@ -292,7 +292,7 @@ class _Search:
         def place(array: np.ndarray) -> jax.Array:
             # Rows that fill the last devices' parts are not allowed, whatever else they say.
             if self.mesh is None:
-                return jnp.asarray(array)
+                return jax.device_put(array)  # jnp.asarray holds a second copy for a while
             return parallel.split_rows(array, per_device * mesh.size, 0, mesh)
 
         rows, centre = place(listed), jnp.asarray(self.centre)

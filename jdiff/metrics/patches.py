@@ -31,6 +31,7 @@ FLAT = 2 / 255  # a tile whose values differ by no more is constant: two grey le
 ROWS = 4096  # images whose tiles are float64 at a time
 PLACES = ("same", "any")
 OUTPUTS, PATCHES, WINDOWS = 2**23, 2**22, 2**13  # bounds of what one step holds
+LEAST = 16  # windows of which the nearest is found in one pass
 
 
 def patch_sources(
@@ -313,7 +314,7 @@ def _nearest_centres(
     default = max(1, per_image // (height * width))
     block = default if block_size is None else _check.integer("block_size", block_size)
     block = min(block, len(train))
-    references = jnp.asarray(train)
+    references = jax.device_put(train)
     centres = np.empty(images.shape, np.float32)
     everything = [(0, height)], [(0, width)]
     runs = (_runs(height, k), _runs(width, k)) if anywhere else everything
@@ -321,7 +322,7 @@ def _nearest_centres(
         # [groups, images or images * places, values]: every group is searched for itself.
         shape = {"k": k, "size": (h, w), "anywhere": anywhere}
         groups, each = (1, h * w) if anywhere else (h * w, 1)
-        rows = max(1, OUTPUTS // (groups * block * each))
+        rows = max(1, OUTPUTS // (block * each))  # one group's distances at a time
         rows = min(rows, n * each)
         step = max(1, rows // each)
         corner = np.array([i, j], np.int32)
@@ -391,13 +392,13 @@ def _search(
         images = jax.lax.dynamic_slice_in_dim(train, start, block)
         # Without the barrier the windows may be cut again for every tile of the product.
         others = jax.lax.optimization_barrier(_windows(images, corner, **options))
-        squares = jnp.sum(others * others, axis=2)[:, None]
-        value = squares - 2 * _exact.einsum("gqk,gmk->gqm", windows, others)
-        at = jnp.argmin(value, axis=2)[..., None]
-        least = jnp.take_along_axis(value, at, axis=2)
-        centre = jnp.take_along_axis(others[..., middle], at, axis=1)
+        # A product of matrices a group: on a CPU twenty times as fast as one of batches.
+        least, near = jax.lax.map(lambda group: _least(*group), (windows, others))
         nearer = least < best[0]  # of equally near ones the first stays
-        return (jnp.where(nearer, least, best[0]), jnp.where(nearer, centre, best[1])), None
+        return (
+            jnp.where(nearer, least, best[0]),
+            jnp.where(nearer, near[..., middle], best[1]),
+        ), None
 
     groups, rows, _ = windows.shape
     start = (
@@ -407,3 +408,21 @@ def _search(
     # The last block ends with the last image and overlaps its neighbour, which changes nothing.
     blocks = np.minimum(np.arange(0, num, block), num - block).astype(np.int32)
     return jax.lax.scan(step, start, jnp.asarray(blocks))[0][1] + 0.5
+
+
+def _least(windows: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The nearest of others [M, K] to each window [Q, K]: |o|^2 - 2 w.o [Q, 1], and itself [Q, K].
+
+    The least of every `LEAST` rows first, which reads the products once, and then which it was.
+    """
+    rows = jnp.pad(others, ((0, -len(others) % LEAST), (0, 0)))
+    real = jnp.arange(len(rows)) < len(others)
+    squares = jnp.where(real, jnp.sum(rows * rows, axis=1), jnp.inf)
+    value = squares[:, None] - 2 * _exact.einsum("mk,qk->mq", rows, windows)
+    among = jnp.argmin(jnp.min(value.reshape(-1, LEAST, len(windows)), axis=1), axis=0)
+    few = jnp.take(rows.reshape(-1, LEAST, rows.shape[1]), among, axis=0)  # [Q, LEAST, K]
+    their = jnp.take(squares.reshape(-1, LEAST), among, axis=0)
+    value = their - 2 * _exact.einsum("qk,qmk->qm", windows, few)
+    at = jnp.argmin(value, axis=1)[:, None]
+    least = jnp.take_along_axis(value, at, axis=1)
+    return least, jnp.take_along_axis(few, at[..., None], axis=1)[:, 0]

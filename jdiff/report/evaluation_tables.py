@@ -12,6 +12,9 @@ WIDTH, HEIGHT = 120, 26  # of a mark
 OTHERS = "Further measures"
 
 
+_NO_VERDICT = "no verdict, which reads memorized_fraction, precision and frechet_distance"
+
+
 def evaluation_table(record: Mapping[str, Any]) -> str:
     """The measures as aligned text, one line each, then the verdict with its reason.
 
@@ -28,7 +31,7 @@ def evaluation_table(record: Mapping[str, Any]) -> str:
       >>> print(evaluation_table(record))
       measure  value [95 %]         control [95 %]  n
       recall   0.500 [0.400–0.600]  0.700           90
-      no verdict
+      no verdict, which reads memorized_fraction, precision and frechet_distance
     """
     found = Findings(record, {})
     lines = [("measure", "value [95 %]", "control [95 %]", "n")]
@@ -46,7 +49,7 @@ def evaluation_table(record: Mapping[str, Any]) -> str:
     text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     text += [f"not measured: {name}: {why}" for name, why in skipped(found)]
     word, reason = found.verdict.get("word"), found.verdict.get("reason")
-    text.append(f"{found.title}: {word}. {reason or ''}".rstrip() if word else "no verdict")
+    text.append(f"{found.title}: {word}. {reason or ''}".rstrip() if word else _NO_VERDICT)
     return "\n".join(text)
 
 

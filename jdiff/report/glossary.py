@@ -59,7 +59,7 @@ MEASURES = {
         "Share of samples whose nearest training image is far nearer than the second nearest: "
         "d₁/d₂ < c. Exact duplicates in the training set count once (Yoon et al. 2023; Gu et al. "
         "2023). 1: all copies.",
-        "Above the control: samples are copies of single training images.",
+        "Where it is above the control, samples are copies of single training images.",
     ),
     "nearest_rms": Measure(
         "distance to the nearest training image",
@@ -67,7 +67,7 @@ MEASURES = {
         formats.significant,
         "Mean of d₁/√d, d the number of values in an image: the root-mean-square difference per "
         "pixel on a scale where black is 0 and white is 1 (Gu et al. 2023). 0: exact copies.",
-        "Below the control: nearer to the training images than real images are.",
+        "Where it is below the control, samples are nearer to training images than real images.",
     ),
     "precision": Measure(
         "precision",
@@ -75,7 +75,7 @@ MEASURES = {
         formats.proportion,
         "Share of samples inside the union of balls around training images, each reaching to that "
         "image's k-th neighbour (Kynkäänniemi et al. 2019). High: samples lie among real images.",
-        "As high as the control: samples lie among real images.",
+        "Where it is as high as the control, samples lie among real images.",
     ),
     "frechet_distance": Measure(
         "Fréchet distance",
@@ -84,7 +84,7 @@ MEASURES = {
         "|m₁ − m₂|² + Tr(S₁ + S₂ − 2(S₁S₂)^½) between means m and covariances S of samples and "
         "training images. Low: the two moments agree. It depends on n, so compare it with its "
         "control only.",
-        "As low as the control: mean and covariance agree with those of real images.",
+        "Where it is as low as the control, mean and covariance are those of real images.",
     ),
     "pearson_r_to_optimal": Measure(
         "agreement with the optimal denoiser",
@@ -108,7 +108,7 @@ MEASURES = {
         formats.proportion,
         "Share of samples whose distance to the nearest training image is at most α times its mean "
         "distance to the n nearest (Carlini et al. 2023).",
-        "Above the control: copies, where many training images look alike too.",
+        "Where it is above the control, there are copies, also of images that look alike.",
     ),
     "copy_rate": Measure(
         "copy rate",
@@ -116,7 +116,7 @@ MEASURES = {
         formats.proportion,
         "Share of samples whose largest cosine similarity to a training image exceeds τ (Somepalli "
         "et al. 2023). On pixels unrelated images are similar as well: read it beside its control.",
-        "Above the control: samples repeat features of single training images.",
+        "Above the control, samples repeat single images. A control of 1: it cannot tell here.",
     ),
     "authenticity": Measure(
         "authenticity",
@@ -124,7 +124,7 @@ MEASURES = {
         formats.proportion,
         "Share of samples that lie farther from their nearest training image than that image lies "
         "from its own nearest (Alaa et al. 2022). 0: all copies.",
-        "Below the control: samples crowd upon single training images.",
+        "Where it is below the control, samples crowd upon single training images.",
     ),
     "copying_z": Measure(
         "copying z (C_T)",
@@ -166,7 +166,7 @@ MEASURES = {
         formats.proportion,
         "Share of pixels that equal, within ε on [0, 1], the centre of the training patch nearest "
         "to the patch around them (Kamb & Ganguli 2025, theorem 4.1).",
-        "Above the control: images are mosaics of training patches.",
+        "Where it is above the control, images are mosaics of training patches.",
     ),
     "vendi": Measure(
         "Vendi score",
@@ -174,7 +174,7 @@ MEASURES = {
         formats.significant,
         "Effective number of different samples: the exponential of the entropy of the eigenvalues "
         "of K/n, K the cosine similarities of n samples (Friedman & Dieng 2022). It grows with n.",
-        "Below the control: less variety than real images.",
+        "Where it is below the control, there is less variety than in real images.",
     ),
     "kernel_distance": Measure(
         "kernel distance",
@@ -182,7 +182,7 @@ MEASURES = {
         formats.significant,
         "Unbiased squared maximum mean discrepancy of the kernel (x·y/d + 1)³, mean over random "
         "subsets (Bińkowski et al. 2018). About 0 for equal distributions; it may be negative.",
-        "As near 0 as the control: three moments agree with those of real images.",
+        "Where it is as near 0 as the control, three moments are those of real images.",
     ),
     "recall": Measure(
         "recall",
@@ -190,7 +190,7 @@ MEASURES = {
         formats.proportion,
         "Share of training images inside the union of balls around samples, each reaching to that "
         "sample's k-th neighbour (Kynkäänniemi et al. 2019).",
-        "As high as the control: every kind of image is generated.",
+        "Where it is as high as the control, every kind of image is generated.",
     ),
     "density": Measure(
         "density",
@@ -198,14 +198,14 @@ MEASURES = {
         formats.proportion,
         "Mean number of training images' balls that a sample lies in, divided by k (Naeem et al. "
         "2020). It may exceed 1.",
-        "As high as the control: samples lie where real images are dense.",
+        "Where it is as high as the control, samples lie where real images are dense.",
     ),
     "coverage": Measure(
         "coverage",
         "coverage",
         formats.proportion,
         "Share of training images whose ball holds a sample (Naeem et al. 2020).",
-        "As high as the control: samples reach all parts of the data.",
+        "Where it is as high as the control, samples reach all parts of the data.",
     ),
     "spectrum_distance": Measure(
         "spectrum distance",
@@ -213,7 +213,7 @@ MEASURES = {
         formats.significant,
         "Euclidean distance between the logarithms of the radial power spectra of samples and "
         "training images (Durall et al. 2020).",
-        "As low as the control: as much coarse and fine detail as real images have.",
+        "Where it is as low as the control, there is as much fine detail as in real images.",
     ),
     "psnr_gap": Measure(
         "PSNR gap (dB)",
@@ -247,7 +247,8 @@ MEASURES = {
         "explained by",
         formats.significant,
         "Agreement of the denoiser's answers with those of a closed form, on the same noisy "
-        "images, at each noise level σ (Kamb & Ganguli 2025; Lukoianov et al. 2025). Five numbers "
+        "images, at each noise level σ, and of its samples with those of the closed form from the "
+        "same noise (Kamb & Ganguli 2025; Lukoianov et al. 2025). Five numbers "
         "that are often confused: Pearson r, its square, the coefficient of determination R², the "
         "cosine, and the mean squared error on [0, 1].",
         "Near 1 (error near 0): it does what that closed form does.",

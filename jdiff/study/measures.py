@@ -244,8 +244,10 @@ def _agreements(subject: Subject, space: str) -> Found:
     for reference, denoiser in subject.references.items():
         other = np.asarray(subject.redraw(denoiser))
         for name, found in metrics.agreements(subject.samples, other).items():
-            constants = {"reference": reference, **found.constants}
-            made[f"samples {reference} {name}"] = dataclasses.replace(found, constants=constants)
+            key = f"explained_by samples of {reference} {name}"
+            made[key] = dataclasses.replace(
+                found, constants={"samples_of": reference, **found.constants}
+            )
     return made
 
 

@@ -246,8 +246,8 @@ def test_samples_are_held_against_closed_forms_from_their_own_noise(tmp_path):
     quiet = {"features": (), "progress": False}
     found = evaluate_run(run, num=40, names=("agreements",), **quiet).measures
     # The same denoiser from the same noise gives the same samples, another does not.
-    assert found["samples linear determination"].value == pytest.approx(1, abs=1e-6)
-    assert found["samples optimal determination"].value < 0.9
+    assert found["explained_by samples of linear determination"].value == pytest.approx(1, abs=1e-6)
+    assert found["explained_by samples of optimal determination"].value < 0.9
 
 
 def test_bad_places(tmp_path, digits):
