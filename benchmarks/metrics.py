@@ -43,7 +43,7 @@ def run(size: str, options: Any) -> list[dict[str, Any]]:
     """Rows: neighbours against each peer, their memory, prdc, Fréchet, all measures."""
     sizes, rounds = SIZES[size], SIZES[size]["rounds"]
     rows = _nearest(*sizes["nearest"], rounds)
-    rows.append(_memory(*sizes["nearest"]))
+    rows += [_memory(*sizes["nearest"], kind) for kind in ("images", "features")]
     rows.append(_prdc(*sizes["prdc"], rounds))
     rows.append(_frechet(*sizes["frechet"], rounds))
     rows.append(_all(*sizes["all"], options))
@@ -107,22 +107,28 @@ def _nearest(n: int, num: int, dim: int, k: int, rounds: int) -> list[dict[str, 
     return rows
 
 
-def _memory(n: int, num: int, dim: int, k: int) -> dict[str, Any]:
-    """Peak memory beyond the arrays, in a process of its own."""
+def _memory(n: int, num: int, dim: int, k: int, kind: str) -> dict[str, Any]:
+    """Peak memory beyond the arrays, the device's copy included, in a process of its own."""
     if not Path("/proc/self/clear_refs").exists():
         return {"name": "nearest_memory", "skipped": "only Linux tells the peak of a part of a run"}
-    code = f"from benchmarks.metrics import nearest_once; nearest_once({n}, {num}, {dim}, {k})"
+    arguments = f"{n}, {num}, {dim}, {k}, {kind!r}"
+    code = f"from benchmarks.metrics import nearest_once; nearest_once({arguments})"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     before, peak = map(float, printed[-2:])
-    return {"name": "nearest_memory", "queries": n, "references": num, "dim": dim,
+    return {"name": "nearest_memory", "of": kind, "queries": n, "references": num, "dim": dim,
             "peak_mb_beyond_arrays": peak - before}  # fmt: skip
 
 
-def nearest_once(n: int, num: int, dim: int, k: int) -> None:
-    """Prints the process's peak memory in MB before and after a search."""
-    queries, references = _points(n, num, dim)
+def nearest_once(n: int, num: int, dim: int, k: int, kind: str) -> None:
+    """Prints the process's memory in MB before a search, and its peak after."""
+    if kind == "images":
+        rng = np.random.default_rng(0)
+        draw = lambda count: rng.integers(0, 256, (count, dim, 1, 1), np.uint8)
+        queries, references = draw(n), draw(num)
+    else:
+        queries, references = _points(n, num, dim)
     small = slice(0, max(2 * k, 100))
     metrics.nearest(queries[:2], references[small], k)  # jax's own start
     before = _resident("VmRSS")
