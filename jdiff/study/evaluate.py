@@ -14,6 +14,7 @@ import numpy as np
 from jdiff import _check, _files, _pixels, metrics, report
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
+from jdiff.metrics import inputs
 from jdiff.metrics.patches import tile_starts
 from jdiff.study import encoders, files
 from jdiff.study.config import check_data, repeats
@@ -118,11 +119,11 @@ def _checked(samples: Any, images: ImageData) -> np.ndarray:
             f"data must have at least two different training images, or d2 does not exist; all "
             f"{images.num_train} of {images.name} are the same."
         )
-    samples = metrics.inputs.samples("samples", samples)
+    samples = inputs.samples("samples", samples)
     if samples.shape[1:] != images.images.shape[1:]:
         wanted, got = ("x".join(map(str, x.shape[1:])) for x in (images.images, samples))
         raise ValueError(f"samples must have the shape of the data's images, {wanted}; got {got}.")
-    metrics.inputs.at_least(20, samples=samples)
+    inputs.at_least(20, samples=samples)
     return samples
 
 
@@ -130,8 +131,9 @@ def _features(images: ImageData, features: Sequence[str | Callable] | None) -> l
     if features is None:
         if min(images.image_shape[:2]) < 4:
             return []
-        labelled = images.labels is not None and images.held_out_labels is not None
-        several = labelled and len(np.unique(images.labels)) > 1
+        labels = images.labels
+        labelled = labels is not None and images.held_out_labels is not None
+        several = labelled and len(np.unique(np.asarray(labels))) > 1
         return ["classifier" if several else "random_conv"]
     if isinstance(features, str):
         raise ValueError(f"features must be a sequence of feature spaces; got {features!r}.")

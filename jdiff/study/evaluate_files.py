@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, _files, data, metrics, noise, parallel, report, sampling
+from jdiff import _check, _files, data, noise, parallel, report, sampling
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
+from jdiff.metrics import inputs
 from jdiff.study import files
 from jdiff.study.config import LEAST_SAMPLES
 from jdiff.study.evaluate import Evaluation, evaluate
@@ -250,7 +252,7 @@ def _ranged(images: np.ndarray, value_range: str | None) -> np.ndarray:
             raise ValueError(f"value_range of uint8 samples is byte; got {value_range}.")
         return images
     if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating) or 0 in images.shape:
-        return metrics.inputs.samples("samples", images)  # says what is wrong
+        return inputs.samples("samples", images)  # says what is wrong
     images = images.astype(np.float32, copy=False)
     if not np.isfinite(images).all() or images.shape[1] * images.shape[2] == 1:
         return images  # points have no range; what is not finite is counted later
@@ -308,7 +310,7 @@ def _trained_on(
         raise ValueError(f"{run / 'config.json'} does not say what data the run was made from.")
     file = run.parent.parent / "study.json"  # of the study that it belongs to
     study = _files.read_object(file, study=dict)["study"] if file.exists() else {}
-    spec = spec or study.get("data") or described["name"]
+    spec = str(spec or study.get("data") or described["name"])
     held_out = study.get("held_out") if held_out is None else held_out
     whole = data.load(spec, data_dir=data_dir, download=download, held_out=held_out)
     number, wanted = described["num_train"], described["fingerprint"]
@@ -333,7 +335,7 @@ def _subset_keys(config: dict, study: dict) -> list[jax.Array]:
     if isinstance(config.get("seed"), int):
         keys.append(key(config["seed"]))
     if isinstance(config.get("key"), list):
-        data = np.asarray(config["key"], np.uint32)
+        data = jnp.asarray(config["key"], jnp.uint32)
         keys.append(jax.random.wrap_key_data(data, impl="threefry2x32"))
     return keys
 

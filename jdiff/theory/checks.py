@@ -325,7 +325,7 @@ def two_samples(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
     # The exact distribution warns and gives up where many are tied; the asymptotic one is safe.
-    found = stats.ks_2samp(a, b, method="asymp")
+    found: Any = stats.ks_2samp(a, b, method="asymp")
     return float(found.statistic), float(found.pvalue)
 
 

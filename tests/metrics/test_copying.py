@@ -116,7 +116,13 @@ def test_of_one_distribution_the_deviation_is_that_of_the_null(rng, monkeypatch)
     # Three standard errors of a mean and a deviation over 100 numbers: 0.3, and 3/sqrt(200) = 0.21.
     assert abs(np.mean(scores)) < 0.3
     assert abs(np.std(scores, ddof=1) - 1) < 0.21
-    assert 0.95 - 0.065 <= covered / 100 <= 1  # three binomial deviations
+    assert covered / 100 >= 0.95 - 0.065  # three binomial deviations
+    # And no wider than that needs.
+    ends = found.interval
+    assert ends is not None
+    assert ends[1] - ends[0] == pytest.approx(
+        2 * 1.96 * found.constants["null_deviation"], rel=1e-3
+    )
 
 
 def test_neither_order_nor_units_nor_blocks_matter(digits, rng, monkeypatch):

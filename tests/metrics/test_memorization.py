@@ -311,14 +311,18 @@ def test_the_interval_covers_the_expected_share(measure, rng):
         authenticity: values == 1,
     }[measure]
     assert 0.05 < counted.mean() < 0.95
-    covered = 0
+    covered, widths = 0, []
     for i in range(100):
         part = generated[60 * i : 60 * (i + 1)]
         low, high = measure(part, train, train[:2], **options).interval
         covered += low <= counted.mean() <= high
+        widths.append(high - low)
     # Three binomial deviations at 0.95 are 0.065; at n = 60 Wilson's own coverage moves by 0.02
     # about 0.95 as the lattice of proportions falls.
-    assert 0.95 - 0.085 <= covered / 100 <= 1
+    assert covered / 100 >= 0.95 - 0.085
+    # Not by being wide: about 4 deviations of a share of 60, and Wilson's adds z^2 / 60.
+    deviation = np.sqrt(counted.mean() * (1 - counted.mean()) / 60)
+    assert np.mean(widths) < 4 * deviation + 0.07
 
 
 def test_what_a_share_refuses(digits, rng):

@@ -109,6 +109,9 @@ def test_frechet_interval_covers_the_expected_value(rng):
     intervals = [f.interval for f in found if f.interval is not None]
     covered = sum(low <= expected <= high for low, high in intervals) / 200
     assert covered >= 0.95 - 0.046
+    assert np.mean([float(high - low) for low, high in intervals]) < 8 * np.std(
+        [f.value for f in found]
+    )
 
 
 def test_moments_are_numpys_across_blocks(rng, monkeypatch):

@@ -40,8 +40,11 @@ def test_the_verdict_is_right_where_the_answer_is_known(word, models, digits):
     found = evaluate(models[word], digits, **QUICK)
     assert found.verdict is not None
     assert found.verdict.word == word
-    # Never without its numbers.
-    assert any(c.isdigit() for c in found.verdict.reason)
+    # Never without its numbers, the control's among them.
+    decided = found.measures["precision" if word == "unrealistic" else "memorized_fraction"]
+    for number in (decided.value, decided.control):
+        text = f"{number:.2f}" if word == "unrealistic" else f"{number:.1%}"
+        assert text in found.verdict.reason
 
 
 def test_half_copies_are_half(models, digits):
