@@ -193,7 +193,7 @@ def test_repr_is_one_line():
             "num_classes is given without labels",
         ),
         ({"weights": np.ones(3)}, ValueError, r"weights must have shape \(20,\); got \(3,\)"),
-        ({"weights": -np.ones(20)}, ValueError, r"not negative; got -1\.0 as least"),
+        ({"weights": -np.ones(20)}, ValueError, r"not negative; got -1\.0 at place 0"),
         ({"weights": np.zeros(20)}, ValueError, "weights must not all be zero"),
         ({"held_out": None}, ValueError, "held_out= is missing"),
         (
