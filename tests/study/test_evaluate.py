@@ -276,5 +276,5 @@ def test_bad_places(tmp_path, digits):
 def test_weighted_data_is_refused(digits):
     weights = np.ones(digits.num_train)
     weighted = jdiff.data.from_arrays(digits.images, held_out=digits.held_out, weights=weights)
-    with pytest.raises(ValueError, match="data has weights, which the measures cannot use"):
+    with pytest.raises(ValueError, match="data has weights, which the measures of a study"):
         evaluate(digits.held_out[:40], weighted, **QUICK)
