@@ -139,7 +139,7 @@ SPLIT = ["eight", "two processes"]
 SETS = ["weights", "classes", "five", "decoder", "code"]
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 def test_each_device_holds_its_part_of_the_training_set(shards: dict) -> None:
     assert {name: int(run["devices"]) for name, run in shards.items()} == {
         "one": 1,
@@ -162,7 +162,7 @@ def test_each_device_holds_its_part_of_the_training_set(shards: dict) -> None:
                 np.testing.assert_array_equal(run[f"first {kind} {field}"], rows * np.arange(local))
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("kind", SETS)
 def test_a_split_training_set_denoises_as_a_whole_one(shards: dict, kind: str, name: str) -> None:
@@ -172,7 +172,7 @@ def test_a_split_training_set_denoises_as_a_whole_one(shards: dict, kind: str, n
     assert expected.std() > 0.1
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("kind", SETS)
 def test_a_split_training_set_is_sampled_as_a_whole_one(shards: dict, kind: str, name: str) -> None:
@@ -185,7 +185,7 @@ def test_a_split_training_set_is_sampled_as_a_whole_one(shards: dict, kind: str,
     assert one["classes samples"].shape == (21, 8, 8, 1)
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 def test_a_split_training_set_inside_another_denoiser(shards: dict, name: str) -> None:
     expected, found = shards["one"]["weights halved way"], shards[name]["weights halved way"]
@@ -193,7 +193,7 @@ def test_a_split_training_set_inside_another_denoiser(shards: dict, name: str) -
     assert np.abs(expected).max() <= 0.5 + 1e-6
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("kind", ["weights", "five"])
 def test_a_split_training_set_names_the_same_images(shards: dict, kind: str, name: str) -> None:
@@ -218,7 +218,7 @@ def test_a_split_training_set_names_the_same_images(shards: dict, kind: str, nam
         assert np.all(pairs[:, 1] - pairs[:, 0] == 990)
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("way", ["vjp", "jvp"])
 def test_a_split_training_set_has_the_same_derivative(shards: dict, way: str, name: str) -> None:
@@ -228,7 +228,7 @@ def test_a_split_training_set_has_the_same_derivative(shards: dict, way: str, na
     assert np.abs(expected).max() > 0.5
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 def test_a_split_training_set_is_not_gathered(shards: dict) -> None:
     run = shards["eight"]
     assert [int(run[f"gathers {n}"]) for n in (4096, 8 * 4096)] == [0, 0]
@@ -239,7 +239,7 @@ def test_a_split_training_set_is_not_gathered(shards: dict) -> None:
     assert run["temporary"][0] == run["temporary"][1]
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 def test_a_split_training_set_inside_a_plain_function_is_refused(shards: dict) -> None:
     assert "hold it in a field of a flax.struct.PyTreeNode" in str(shards["eight"]["refusal"])
 
@@ -247,7 +247,7 @@ def test_a_split_training_set_inside_a_plain_function_is_refused(shards: dict) -
 NEIGHBOURS = ["images", "blocks", "among", "self", "repeats", "three", "cosine"]
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 def test_references_are_divided_over_the_devices(shards: dict) -> None:
     for name, rows in (("one", [1003]), ("eight", [126] * 8), ("two processes", [502] * 2)):
         run = shards[name]
@@ -259,7 +259,7 @@ def test_references_are_divided_over_the_devices(shards: dict) -> None:
         assert run["widths"].max() == 280
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("case", NEIGHBOURS)
 def test_neighbours_do_not_depend_on_devices(shards: dict, case: str, name: str) -> None:
@@ -269,7 +269,7 @@ def test_neighbours_do_not_depend_on_devices(shards: dict, case: str, name: str)
     assert one[f"near {case}"].std() > 0
 
 
-@pytest.mark.slow  # four processes, a minute; .ci/run runs them
+@pytest.mark.slow  # eight devices in four processes, minutes
 @pytest.mark.parametrize("name", SPLIT)
 @pytest.mark.parametrize("case", ["balls", "balls of fifty"])
 def test_balls_do_not_depend_on_devices(shards: dict, case: str, name: str) -> None:
