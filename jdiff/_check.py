@@ -235,6 +235,21 @@ def levels(name: str, array: Any) -> np.ndarray:
     return grid
 
 
+def fitted(name: str, sigmas: Any, own: Any, whose: str) -> None:
+    """Refuses levels that something which differs from level to level was not fitted at.
+
+    Raises:
+      ValueError: naming the first level that is missing (relative tolerance 1e-5).
+    """
+    own = np.asarray(own)
+    for sigma in np.asarray(sigmas):
+        if not np.any(np.isclose(sigma, own, rtol=1e-5, atol=0)):
+            levels = ", ".join(f"{level:.4g}" for level in own)
+            raise ValueError(
+                f"{name} asks for level {sigma:.6g}, but this {whose} is defined only at {levels}."
+            )
+
+
 def key(name: str, value: Any) -> jax.Array:
     """Returns `value` if it is one typed threefry key, as jax.random.key(seed) makes it.
 

@@ -93,6 +93,11 @@ def sum_devices(tree: Any) -> Any:
     return jax.lax.psum(tree, AXIS)
 
 
+def join_devices(x: jax.Array) -> jax.Array:
+    """Inside a mapped function: lists [B, K] of all devices in a row, [B, devices * K]."""
+    return jnp.moveaxis(gather_devices(x), 0, 1).reshape(len(x), -1)
+
+
 def max_devices(x: jax.Array) -> jax.Array:
     """Inside a mapped function: the elementwise maximum over all devices; it has no gradient."""
     return jax.lax.pmax(jax.lax.stop_gradient(x), AXIS)

@@ -244,9 +244,7 @@ def _posterior_of(
         own = bank.images.shape[0]
         num_rows = own * bank.mesh.size
         leaders = jnp.where(leaders < own, leaders + parallel.axis_index() * own, num_rows)
-        # [devices, B, K] -> [B, devices * K]
-        in_a_row = lambda x: jnp.moveaxis(parallel.gather_devices(x), 0, 1).reshape(len(x), -1)
-        leaders, coarse, exact = (in_a_row(x) for x in (leaders, coarse, exact))
+        leaders, coarse, exact = (parallel.join_devices(x) for x in (leaders, coarse, exact))
         chosen = jax.lax.top_k(coarse, min(_CANDIDATES, num_rows))[1]
         leaders, exact = (jnp.take_along_axis(x, chosen, 1) for x in (leaders, exact))
     mean = _values_center(bank) + sums.v / sums.s

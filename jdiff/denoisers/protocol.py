@@ -171,16 +171,9 @@ def check_levels(denoiser: Denoiser, sigmas: np.ndarray) -> None:
     Raises:
       ValueError: naming the first level that is missing (relative tolerance 1e-5).
     """
-    if denoiser.sigmas is None:
-        return
-    fitted = np.asarray(denoiser.sigmas)
-    for sigma in np.asarray(sigmas)[:-1]:
-        if not np.any(np.isclose(sigma, fitted, rtol=1e-5, atol=0)):
-            levels = ", ".join(f"{level:.4g}" for level in fitted)
-            raise ValueError(
-                f"sigmas asks for level {sigma:.6g}, but this {type(denoiser).__name__} is defined "
-                f"only at {levels}."
-            )
+    if denoiser.sigmas is not None:
+        levels = np.asarray(sigmas)[:-1]
+        _check.fitted("sigmas", levels, denoiser.sigmas, type(denoiser).__name__)
 
 
 def check_labels(denoiser: Denoiser, labels: Any, num_rows: int) -> np.ndarray | None:

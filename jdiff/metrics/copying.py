@@ -20,10 +20,10 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.metrics import inputs
+from jdiff.metrics.distinct import digests
 from jdiff.metrics.intervals import Z_95
 from jdiff.metrics.measure import Measure
 from jdiff.metrics.memorization import NearestTwo, known_two
-from jdiff.metrics.neighbors import digests
 
 STARTS: Any = 10  # of k-means, the best of which is kept; Any, as its type is guessed from "auto"
 LEAST = 20  # generated samples in a cell, or it is left out

@@ -252,13 +252,8 @@ def fitted_levels(denoiser: Callable, sigmas: Any) -> np.ndarray:
             "sigmas must be given: this denoiser is defined at any level and names none; got None."
         )
     grid = _check.levels("sigmas", own if sigmas is None else sigmas)
-    for sigma in grid if own is not None else ():
-        if not np.any(np.isclose(sigma, np.asarray(own), rtol=1e-5, atol=0)):
-            levels = ", ".join(f"{level:.4g}" for level in np.asarray(own))
-            raise ValueError(
-                f"sigmas asks for level {sigma:.6g}, but this {type(denoiser).__name__} is defined "
-                f"only at {levels}."
-            )
+    if own is not None:
+        _check.fitted("sigmas", grid, own, type(denoiser).__name__)
     return grid
 
 

@@ -39,6 +39,12 @@ def distinct(references: Any) -> np.ndarray:
     return np.fromiter(first.values(), int)
 
 
+def repeats(rows: np.ndarray, known: np.ndarray) -> int:
+    """How many of `rows` are exact repeats of rows of `known`, an array of the same dtype."""
+    found = set(digests(known))
+    return sum(digest in found for digest in digests(rows))
+
+
 def digests(array: np.ndarray) -> list[bytes]:
     """128 bits of each image or row of features: equal for equal values of one dtype only."""
     # + 0.0: -0.0 equals 0.0 but has other bytes. 128 bits: no two rows collide by chance.

@@ -21,12 +21,12 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.metrics import inputs
+from jdiff.metrics.distinct import distinct
 from jdiff.metrics.intervals import bootstrap_mean, wilson
 from jdiff.metrics.measure import Measure
 from jdiff.metrics.neighbors import (
     CosineNeighbors,
     Neighbors,
-    distinct,
     nearest,
     nearest_cosine,
 )
@@ -51,6 +51,12 @@ class NearestTwo:
     second_index: np.ndarray
     num_train: int
     num_distinct: int
+
+    @classmethod
+    def of(cls, found: Neighbors, num_train: int, num_distinct: int) -> "NearestTwo":
+        """The first two of the nearest distinct training images."""
+        (d1, d2), (index, second) = found.distances[:, :2].T, found.indices[:, :2].T
+        return cls(d1, d2, index, second, num_train, num_distinct)
 
     @property
     def ratio(self) -> np.ndarray:
@@ -80,8 +86,7 @@ def nearest_two(generated: Any, train: Any) -> NearestTwo:
             f"{len(train)} images of which {len(firsts)} is distinct."
         )
     found = nearest(generated, train, 2, among=firsts)
-    (d1, d2), (index, second) = found.distances.T, found.indices.T
-    return NearestTwo(d1, d2, index, second, len(train), len(firsts))
+    return NearestTwo.of(found, len(train), len(firsts))
 
 
 def memorized_fraction(

@@ -20,7 +20,6 @@ import numpy as np
 
 from jdiff import _check, _pixels, parallel
 from jdiff.metrics import inputs, shortlist
-from jdiff.metrics.distinct import digests, distinct  # noqa: F401  (others import them from here)
 
 QUERIES = 1024  # at a time
 SPARE = 32  # candidates kept beyond those asked for; among near twins up to 19 were needed

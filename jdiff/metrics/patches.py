@@ -22,10 +22,11 @@ import numpy as np
 
 from jdiff import _check, _exact, _pixels
 from jdiff.metrics import inputs
+from jdiff.metrics.distinct import distinct
 from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import bootstrap_mean
 from jdiff.metrics.measure import Measure
-from jdiff.metrics.neighbors import distinct, nearest
+from jdiff.metrics.neighbors import nearest
 
 FLAT = 2 / 255  # a tile whose values differ by no more is constant: two grey levels
 ROWS = 4096  # images whose tiles are float64 at a time

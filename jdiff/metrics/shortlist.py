@@ -136,10 +136,9 @@ def _merged(
         queries, a_norms, own - first, references, *rest,
         width=min(width, num), block=block, images=images,
     )  # fmt: skip
-    # [devices, Q, width] -> [Q, devices * width]; of equal bounds the smallest index stands first.
-    in_a_row = lambda x: jnp.moveaxis(parallel.gather_devices(x), 0, 1).reshape(len(x), -1)
-    smallest, at = jax.lax.top_k(-in_a_row(lower), width)
-    return -smallest, jnp.take_along_axis(in_a_row(indices + first), at, axis=1)
+    # Devices in order: of equal bounds the smallest index stands first.
+    smallest, at = jax.lax.top_k(-parallel.join_devices(lower), width)
+    return -smallest, jnp.take_along_axis(parallel.join_devices(indices + first), at, axis=1)
 
 
 def _shortlist(

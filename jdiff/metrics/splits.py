@@ -15,8 +15,9 @@ import numpy as np
 from jdiff import _check
 from jdiff.metrics import inputs
 from jdiff.metrics.agreement import pearson_r
+from jdiff.metrics.distinct import repeats
 from jdiff.metrics.measure import Measure
-from jdiff.metrics.neighbors import digests, nearest_cosine
+from jdiff.metrics.neighbors import nearest_cosine
 
 ROWS = 1024  # converted to float64 at a time
 
@@ -139,8 +140,7 @@ def _disjoint(train_a: np.ndarray, train_b: np.ndarray) -> None:
             "train_b must have the dtype of train_a, or images in both could not be told; got "
             f"{train_b.dtype} and {train_a.dtype}."
         )
-    in_a = set(digests(train_a))
-    shared = sum(digest in in_a for digest in digests(train_b))
+    shared = repeats(train_b, train_a)
     if shared:
         raise ValueError(
             f"train_a and train_b must share no image; {shared} of the {len(train_b)} in train_b "

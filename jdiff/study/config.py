@@ -10,7 +10,7 @@ from jdiff import _check, networks, noise
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
 from jdiff.denoisers.network import PRECONDITIONINGS
-from jdiff.metrics.distinct import digests
+from jdiff.metrics.distinct import repeats
 from jdiff.sampling.solvers import SOLVERS
 from jdiff.study.closed_forms import CLOSED_FORMS
 
@@ -267,17 +267,13 @@ def check_data(whole: ImageData, least_held_out: int = LEAST_SAMPLES) -> None:
                 f"data must have at least {least} {name} images for a study; {whole.name} has "
                 f"{count}."
             )
-    if np.prod(whole.image_shape) > 2 and 2 * repeats(whole) > len(whole.held_out):
+    if np.prod(whole.image_shape) > 2 and 2 * (
+        repeated := repeats(whole.held_out, whole.images)
+    ) > len(whole.held_out):
         raise ValueError(
-            f"data's held-out images must not be training images: {repeats(whole)} of "
+            f"data's held-out images must not be training images: {repeated} of "
             f"{len(whole.held_out)} of {whole.name} are, and say nothing as a control."
         )
-
-
-def repeats(whole: ImageData) -> int:
-    """How many held-out images are exact repeats of training images."""
-    known = set(digests(whole.images))
-    return sum(digest in known for digest in digests(whole.held_out))
 
 
 def check_names(field: str, values: Any) -> None:

@@ -15,9 +15,10 @@ from jdiff import _check, _files, _pixels, metrics, report
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
 from jdiff.metrics import inputs
+from jdiff.metrics.distinct import repeats
 from jdiff.metrics.patches import tile_starts
 from jdiff.study import encoders, files
-from jdiff.study.config import check_data, repeats
+from jdiff.study.config import check_data
 from jdiff.study.measures import Measured, Subject, check_names, measure
 
 SCHEMA = 1
@@ -103,7 +104,7 @@ def evaluate(
     subject = Subject(samples, images, denoiser, spaces, seed, redraw)
     found = measure(subject, names, say=say)
     record = _record(subject, found, title)
-    repeated = repeats(images)
+    repeated = repeats(images.held_out, images.images)
     if repeated:
         record["notes"] = [
             f"{repeated} of {len(images.held_out)} held-out images are exact repeats of training "

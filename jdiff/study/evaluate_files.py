@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, _files, data, noise, parallel, report, sampling
+from jdiff import _check, _files, data, parallel, report, sampling
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
 from jdiff.metrics import inputs
@@ -25,6 +25,7 @@ from jdiff.study.evaluate import Evaluation, evaluate
 from jdiff.study.measures import check_names
 from jdiff.study.row import NOISE, SUBSET
 from jdiff.study.saved import load
+from jdiff.study.single import grid_of
 from jdiff.training.rundir import RunDirectory
 
 NAMES = ("evaluation.json", "evaluation.npz", "evaluation.html")
@@ -144,11 +145,7 @@ def evaluate_run(
         num, source = len(samples), drawn.name
     else:
         source, solver, drawn_by = "drawn for this evaluation", solver or "heun", seed
-        own = denoiser.sigmas
-        if sigmas is None and own is not None:
-            grid = np.append(np.asarray(own), np.float32(0))
-        else:
-            grid = noise.parse_grid(sigmas or "karras:18")
+        grid = grid_of(denoiser, sigmas)
         key, samples = jax.random.key(seed, impl="threefry2x32"), None
         num = 1000 if num is None else num
 

@@ -60,6 +60,7 @@ class Bench:
         self.alpha = _ALPHA / sum(case.section in CHECKED for case in planned)
         self._fits: dict[tuple[str, str], tuple[Any, float]] = {}
         self._samples: dict[tuple[str, str, str], tuple[np.ndarray, float]] = {}
+        self._last_points: dict[tuple[str, str], np.ndarray] = {}
         self._laws: dict[tuple[str, str], Any] = {}
         self._held_out: dict[str, metrics.NearestTwo] = {}
 
@@ -104,6 +105,18 @@ class Bench:
             seconds = time.perf_counter() - started
             self._samples[spec, data, section] = np.asarray(drawn), seconds
         return self._samples[spec, data, section]
+
+    def last_points(self, spec: str, data: str) -> tuple[np.ndarray, float]:
+        """Where the last step of a few samples starts, and its level."""
+        if (spec, data) not in self._last_points:
+            denoiser, _ = self.denoiser(spec, data)
+            grid, solver = self.settings.grid, self.settings.solver
+            key = self.settings.key(_RANK)
+            start = float(grid[0]) * jax.random.normal(key, (8, *denoiser.image_shape))
+            walk = jax.random.fold_in(key, 1)
+            _, way = sampling.solve(denoiser, start, grid, solver=solver, key=walk, record=("y",))
+            self._last_points[spec, data] = np.asarray(way["y"][-1])
+        return self._last_points[spec, data], float(self.settings.grid[-2])
 
     def count(self, data: str) -> int:
         """Points cost nothing, and their histograms want many."""
@@ -210,7 +223,7 @@ def _check(bench: Bench, case: Case, law: Any, samples: Any) -> theory.LawCheck:
 
 def _dimension(bench: Bench, case: Case, denoiser: Any) -> dict[str, Any]:
     """A learned bottleneck's law is a bound: its samples fill no more dimensions than its code."""
-    y, last, code = *_last_points(bench, denoiser), denoiser.module.code_dim
+    y, last, code = *bench.last_points(case.spec, case.data), denoiser.module.code_dim
     round_it = dataclasses.replace(denoiser, preconditioning="edm")
     wrong = theory.check_rank(round_it, y, last, code)
     about = "the same network with the noisy image led round its code (edm)"
@@ -219,16 +232,6 @@ def _dimension(bench: Bench, case: Case, denoiser: Any) -> dict[str, Any]:
         "check": _as_json(theory.check_rank(denoiser, y, last, code)),
         "twins": [{"about": about, "check": _as_json(wrong)}],
     }
-
-
-def _last_points(bench: Bench, denoiser: Any) -> tuple[np.ndarray, float]:
-    """Where the last step starts, for a few samples, and its level."""
-    grid, solver = bench.settings.grid, bench.settings.solver
-    key = bench.settings.key(_RANK)
-    start = float(grid[0]) * jax.random.normal(key, (8, *denoiser.image_shape))
-    walk = jax.random.fold_in(key, 1)
-    _, way = sampling.solve(denoiser, start, grid, solver=solver, key=walk, record=("y",))
-    return np.asarray(way["y"][-1]), float(grid[-2])
 
 
 def _as_json(check: theory.LawCheck) -> dict:
@@ -378,7 +381,7 @@ def _decoder_range(denoiser: Any, samples: np.ndarray, last: float) -> np.ndarra
 def _without_law(bench: Bench, case: Case, denoiser: Any, samples: Any, law: Any) -> dict:
     arrays = {"samples": samples[:_SHOWN]}
     if case.spec.startswith("bottleneck_mlp"):
-        spectrum = theory.jacobian_spectrum(denoiser, *_last_points(bench, denoiser))
+        spectrum = theory.jacobian_spectrum(denoiser, *bench.last_points(case.spec, case.data))
         arrays["singular_values"] = spectrum.mean(0)
     return arrays
 

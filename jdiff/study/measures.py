@@ -104,13 +104,9 @@ class Subject:
     @functools.cached_property
     def two(self) -> tuple[metrics.NearestTwo, metrics.NearestTwo]:
         """The two nearest of each."""
-
-        def two(found: metrics.Neighbors) -> metrics.NearestTwo:
-            (d1, d2), (i, j) = found.distances[:, :2].T, found.indices[:, :2].T
-            return metrics.NearestTwo(d1, d2, i, j, self.data.num_train, len(self.distinct))
-
-        generated, held_out = self.neighbors
-        return two(generated), two(held_out)
+        sizes = self.data.num_train, len(self.distinct)
+        generated, held_out = (metrics.NearestTwo.of(x, *sizes) for x in self.neighbors)
+        return generated, held_out
 
     def memorization(self, measure: Callable[..., Measure], **constants: Any) -> Measure:
         """A measure of the two nearest training images."""
@@ -149,9 +145,8 @@ class _Entry:
     of_denoiser: bool = False
 
 
-def _of_images(measure: Callable[..., Measure], **constants: Any) -> _Entry:
-    take = lambda s, space: {measure.__name__: measure(*s.arrays(), **constants)}
-    return _Entry(take)
+def _of_images(measure: Callable[..., Measure]) -> _Entry:
+    return _Entry(lambda s, space: {measure.__name__: measure(*s.arrays())})
 
 
 def _memorized(subject: Subject, space: str) -> Found:
@@ -192,9 +187,9 @@ def _tiles(subject: Subject, space: str) -> Found:
     return {"patch_sources": metrics.patch_sources(*subject.arrays(), side=side)}
 
 
-def _on_features(name: str, **constants: Any) -> _Entry:
-    measure = getattr(metrics, name)
-    return _Entry(lambda s, space: {name: measure(*s.arrays(space), **constants)}, spaced=True)
+def _on_features(measure: Callable[..., Measure]) -> _Entry:
+    take = lambda s, space: {measure.__name__: measure(*s.arrays(space))}
+    return _Entry(take, spaced=True)
 
 
 def _balls(name: str) -> _Entry:
@@ -271,13 +266,13 @@ MEASURES: dict[str, _Entry] = {
     "psnr_gap": _Entry(_gap, of_denoiser=True),
     "patch_sources": _Entry(_tiles),
     "mosaic_consistency": _of_images(metrics.mosaic_consistency),
-    "vendi": _on_features("vendi"),
+    "vendi": _on_features(metrics.vendi),
     "locality_profile": _Entry(_locality, of_denoiser=True),
     "equivariance_error": _Entry(_equivariance, of_denoiser=True),
     "explained_by": _Entry(_explained, of_denoiser=True),
     "agreements": _Entry(_agreements, of_denoiser=True),
-    "frechet_distance": _on_features("frechet_distance"),
-    "kernel_distance": _on_features("kernel_distance"),
+    "frechet_distance": _on_features(metrics.frechet_distance),
+    "kernel_distance": _on_features(metrics.kernel_distance),
     "precision": _balls("precision"),
     "recall": _balls("recall"),
     "density": _balls("density"),

@@ -127,12 +127,7 @@ def sample(
     if taken and not force:
         raise FileExistsError(f"out {taken[0]} is there already; choose another --out, or --force.")
     denoiser = load(run_dir)
-    own = denoiser.sigmas
-    if sigmas is None and own is not None:
-        grid = np.append(np.asarray(own), np.float32(0))
-    else:
-        grid = noise.parse_grid(sigmas or "karras:18")
-        _check_fitted(denoiser, grid, sigmas or "karras:18")
+    grid = grid_of(denoiser, sigmas)
     key = jax.random.key(seed, impl="threefry2x32")
     images = sampling.sample(denoiser, key, num, sigmas=grid, solver=solver, labels=labels)
     if not bool(np.all(np.isfinite(np.asarray(images)))):
@@ -149,12 +144,18 @@ def sample(
     return f"{num} samples: {out}, {picture}"
 
 
-def _check_fitted(denoiser: Denoiser, grid: np.ndarray, name: str) -> None:
-    """Refuses a grid with levels that a form which differs from level to level was not fitted at.
+def grid_of(denoiser: Denoiser, sigmas: str | None) -> np.ndarray:
+    """The grid [T + 1] asked for as GRID:STEPS; None is the denoiser's own levels, or karras:18.
 
     Raises:
-      ValueError: saying which levels were fitted, and how others are.
+      ValueError: on levels that a form which differs from level to level was not fitted at, saying
+        which were, and how others are.
     """
+    own = denoiser.sigmas
+    if sigmas is None and own is not None:
+        return np.append(np.asarray(own), np.float32(0))
+    name = sigmas or "karras:18"
+    grid = noise.parse_grid(name)
     try:
         check_levels(denoiser, grid)
     except ValueError:
@@ -164,3 +165,4 @@ def _check_fitted(denoiser: Denoiser, grid: np.ndarray, name: str) -> None:
             f"it was at {fitted}. Leave --sigmas out to sample at these, or fit another run with "
             f"the option sigmas, as in polynomial:degree=3,sigmas={name}."
         ) from None
+    return grid

@@ -79,9 +79,6 @@ class AtomsLaw:
         self.weights = _check.weights("weights", weights, len(self.atoms))
         self.resolved = 1.0
         self._sigmas, self._solver = np.asarray(sigmas, np.float64), solver
-        self._code = None
-        if basis is not None:
-            self._code = np.asarray(mean, np.float64), np.asarray(basis, np.float64)
         codes, flat = np.asarray(codes, np.float32), self.atoms.reshape(len(self.atoms), -1)
         if codes.ndim != 2 or len(codes) != len(flat):
             raise ValueError(
@@ -96,6 +93,12 @@ class AtomsLaw:
             last = float(self._sigmas[-2])
             self.resolved = float(self.weights[gaps > _RESOLVED * last].sum())
         self._codes, self._values = codes.astype(np.float64), flat.astype(np.float64)
+        self._code, self._linear = None, False
+        if basis is not None:
+            self._code = np.asarray(mean, np.float64), np.asarray(basis, np.float64)
+            away = self._values - self._code[0] - self._codes @ self._code[1].T
+            scale = 1 + np.abs(self._values).max()
+            self._linear = bool(np.abs(away).max() <= 1e-5 * scale)  # what decodes a code
 
     @property
     def mean(self) -> np.ndarray:
@@ -197,29 +200,19 @@ class AtomsLaw:
             f"nearest atoms: {visited:,} different in {len(x):,} samples, {own_visited:,} in "
             f"{len(own):,} draws",
         )  # fmt: skip
-        if self._code is not None and self._decodes():
-            away = float(self._off_decoder(x).max())
+        # A sample's code can be found from its image if it is decoded linearly, or one number.
+        if self._code is not None and (self._linear or self._codes.shape[1] == 1):
+            away = float(self._off_decoder(x, *self._code).max())
             tests.fact(
                 "decoder", away, 0, away <= tolerance,
                 f"largest distance to the decoder at the sample's code (at most {tolerance:.2g})",
             )  # fmt: skip
         return tests.finish(f"atoms of {self.about}", came, overflowed)
 
-    def _decodes(self) -> bool:
-        """Whether a sample's code can be found from its image: decoded linearly, or one number."""
-        _, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
-        return self._is_linear() or basis.shape[1] == 1
-
-    def _is_linear(self) -> bool:
-        mean, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
-        away = self._values - mean - self._codes @ basis.T
-        return bool(np.abs(away).max() <= 1e-5 * (1 + np.abs(self._values).max()))
-
-    def _off_decoder(self, x: np.ndarray) -> np.ndarray:
+    def _off_decoder(self, x: np.ndarray, mean: np.ndarray, basis: np.ndarray) -> np.ndarray:
         """Distances [n] of images [n, D] from what the decoder makes of their codes."""
-        mean, basis = self._code  # pyright: ignore[reportGeneralTypeIssues]
         seen = (x - mean) @ basis
-        if self._is_linear():
+        if self._linear:
             return np.linalg.norm(x - mean - seen @ basis.T, axis=1)
         rows = max(1, _BLOCK // len(self._codes))
         parts = np.array_split(np.arange(len(x)), -(-len(x) // rows))
