@@ -267,9 +267,9 @@ def check_data(whole: ImageData, least_held_out: int = LEAST_SAMPLES) -> None:
                 f"data must have at least {least} {name} images for a study; {whole.name} has "
                 f"{count}."
             )
-    if np.prod(whole.image_shape) > 2 and 2 * (
-        repeated := repeats(whole.held_out, whole.images)
-    ) > len(whole.held_out):
+    pictures = np.prod(whole.image_shape) > 2  # points of a toy may well fall on each other
+    repeated = repeats(whole.held_out, whole.images) if pictures else 0
+    if 2 * repeated > len(whole.held_out):
         raise ValueError(
             f"data's held-out images must not be training images: {repeated} of "
             f"{len(whole.held_out)} of {whole.name} are, and say nothing as a control."
