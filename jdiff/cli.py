@@ -27,6 +27,8 @@ def study(
     budget: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    schedule: str | None = None,
+    interpret: bool | None = None,
     num_samples: int | None = None,
     sigmas: str | None = None,
     solver: str | None = None,
@@ -46,16 +48,19 @@ def study(
     OUT/results.json. Started again, it skips what is done. What is not given is the preset's.
 
     Args:
-        name: A preset: demo compares architectures, laws holds samples against their predicted
-            distribution; both need no download and take minutes on a laptop.
+        name: A preset: demo compares four architectures, laws holds samples against their
+            predicted distribution; unet-changes, mlp-width, preconditioning and locality change one
+            thing of a network at a time, over three training seeds. None needs a download.
         data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
-        architectures: Of demo: names with options, for example: optimal linear
+        architectures: Of all but laws: names with options, for example: optimal linear
             unet:width=16,skips=false. More may be added to OUT.
         num_train: Training-set sizes, for example: 100 1000; of laws one.
-        seeds: Of demo: training seeds of networks.
+        seeds: Of all but laws: training seeds of networks.
         budget: Training of each network: tiny, steps:N, seconds:N or flops:N.
         batch_size: Training images a step.
         learning_rate: Of AdamW.
+        schedule: Of the learning rate: constant or cosine.
+        interpret: Whether networks are also held against closed forms, and asked how far they see.
         num_samples: Samples of each architecture.
         sigmas: Noise levels as GRID:STEPS, for example karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m; of laws those that all its laws know, ddim or heun.
@@ -80,6 +85,8 @@ def study(
         "seeds": seeds,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "schedule": schedule,
+        "interpret": interpret,
         "num_samples": num_samples,
         "sigmas": sigmas,
         "solver": solver,
@@ -93,7 +100,7 @@ def study(
             raise ValueError(f"num_train of the study laws is one size; got {num_train}.")
         (given["num_train"],) = num_train
     option = lambda field: f"--{field.replace('_', '-')}"
-    taken = [option(field) for field in vars(chosen) if field != "name"]
+    taken = [option(field) for field in vars(chosen) if field not in ("name", "claims")]
     for field in given:
         if option(field) not in taken:
             raise ValueError(
@@ -114,8 +121,11 @@ def study(
     rows = jdiff.study.run(
         chosen, out, data_dir=data_dir, download=download, force=force, command=command
     )
-    laws = isinstance(chosen, jdiff.study.LawStudy)
-    print(jdiff.report.laws_table(rows) if laws else jdiff.report.table(rows))
+    if isinstance(chosen, jdiff.study.LawStudy):
+        print(jdiff.report.laws_table(rows))
+    else:
+        claims = jdiff.study.claims.of(chosen.claims, [row.record for row in rows])
+        print(jdiff.report.table(rows, claims))
     print(f"\nreport: {out / 'report.html'}")
     failed = [row.label for row in rows if row.failed]
     if failed:
@@ -180,6 +190,7 @@ def sample(
     sigmas: str | None = None,
     solver: str = "heun",
     labels: int | None = None,
+    guidance_scale: float | None = None,
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,
@@ -193,6 +204,7 @@ def sample(
         sigmas: Noise levels as GRID:STEPS; default the run's own levels, else karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m.
         labels: A class for all samples, if the denoiser has classes.
+        guidance_scale: Of classifier-free guidance towards that class; 1 is none.
         seed: Of the noise; sample i depends on the seed and i alone.
         out: The npz file; default drawn.npz in the run directory.
         force: Replace a file that is there.
@@ -208,6 +220,7 @@ def sample(
             sigmas=sigmas,
             solver=solver,
             labels=labels,
+            guidance_scale=guidance_scale,
             seed=seed,
             out=out,
             force=force,

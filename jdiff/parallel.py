@@ -8,6 +8,11 @@ runs it on all of them. What every device needs whole (a denoiser, the data set)
 A training set that outgrows one device is split itself: `shard` gives each device a part of it, all
 of them answer every query, and the answers are merged. Such a denoiser carries its devices with
 it, so that it is called like any other; a program around it is `run_whole` on all of them.
+
+Measures divide their rows (samples, images) over the devices of their own process: `row_devices`
+names them, `rows_a_call` says how many go at a time, `split_rows` and `everywhere` place them and
+what all need whole, `map_shards` runs the program. With one device there is no mesh, and the
+program is the plain one.
 """
 
 import dataclasses
@@ -25,6 +30,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 # How an array lies on several devices: rows divided over them, or all of it on each.
 SPLIT = PartitionSpec(AXIS)
+SPLIT_SECOND = PartitionSpec(None, AXIS)  # its rows stand on the second axis
 WHOLE = PartitionSpec()
 
 
@@ -222,6 +228,23 @@ def local_mesh() -> Mesh:
     return Mesh(np.array(jax.local_devices()), (AXIS,))
 
 
+def row_devices() -> Mesh | None:
+    """The devices of this process, or None if it has one: there is nothing to divide."""
+    mesh = local_mesh()
+    return mesh if mesh.size > 1 else None
+
+
+def rows_a_call(num_rows: int, most: int, mesh: Mesh | AbstractMesh | None) -> int:
+    """Rows of one call, as many on each device: at most `most`, and no more than there are.
+
+    Example:
+      >>> rows_a_call(100, 64, None), rows_a_call(10, 64, None)
+      (64, 10)
+    """
+    devices = 1 if mesh is None else mesh.size
+    return devices * min(most, -(-num_rows // devices))
+
+
 def shard(denoiser: Any) -> Any:
     """Splits a denoiser's training set over all devices of all processes.
 
@@ -282,37 +305,45 @@ def mesh_of(tree: Any) -> Mesh | AbstractMesh | None:
     return None
 
 
-def split_rows(array: np.ndarray, num_rows: int, fill: Any, mesh: Mesh) -> jax.Array:
+def split_rows(array: np.ndarray, num_rows: int, fill: Any, mesh: Mesh | None) -> jax.Array:
     """Rows [N, ...] divided in order over the devices of `mesh`, each placed on its own only.
 
     Args:
       array: on the host, the same in every process.
       num_rows: rows in all, a multiple of the devices' number; what lacks is filled.
       fill: the value of rows beyond the array.
-      mesh: the devices.
+      mesh: the devices, or None for the default one alone.
     """
+
+    def filled(rows: np.ndarray, length: int) -> np.ndarray:
+        missing = (length - len(rows), *array.shape[1:])
+        return np.concatenate([rows, np.full(missing, fill, array.dtype)]) if missing[0] else rows
+
+    if mesh is None:
+        return jax.device_put(filled(array, num_rows))  # jnp.asarray holds a second copy a while
     shape = (num_rows, *array.shape[1:])
 
     def part(index: Any) -> np.ndarray:
-        rows = array[index[0]]
         start, stop, _ = index[0].indices(num_rows)
-        missing = (stop - start - len(rows), *array.shape[1:])
-        return np.concatenate([rows, np.full(missing, fill, array.dtype)]) if missing[0] else rows
+        return filled(array[start:stop], stop - start)
 
     return jax.make_array_from_callback(shape, NamedSharding(mesh, SPLIT), part)
 
 
-def everywhere(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+def everywhere(tree: Any, mesh: Mesh | AbstractMesh | None) -> Any:
     """Places a copy on every device of `mesh`; what is being traced is left as it is.
 
-    In several processes all of them must hold the same values.
+    Where None is given there is one device, and what lies on it already is not copied. A mesh of
+    several processes needs the same values in all of them.
     """
+    if mesh is None:
+        return jax.device_put(tree)
     sharding = NamedSharding(mesh, WHOLE)
 
     def place(leaf: Any) -> Any:
         if isinstance(leaf, jax.core.Tracer):
             return leaf
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return leaf  # not committed to a device: a compiled program copies it
@@ -323,24 +354,26 @@ def everywhere(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def map_shards(
-    f: Callable, mesh: Mesh | AbstractMesh, in_specs: Any, out_specs: Any = WHOLE
+    f: Callable, mesh: Mesh | AbstractMesh | None, in_specs: Any, out_specs: Any = WHOLE
 ) -> Callable:
     """`f`, written for one device with collectives over `AXIS`, on the devices of `mesh`.
 
     Args:
       f: sees of each argument its device's part.
-      mesh: the devices.
-      in_specs: a tuple, one an argument: SPLIT, WHOLE, or a tree of them.
+      mesh: the devices; None where there is one, and the program is `f` as it is.
+      in_specs: a tuple, one an argument: SPLIT, SPLIT_SECOND, WHOLE, or a tree of them.
       out_specs: likewise for results; what is WHOLE must be equal on all devices.
 
     Raises:
       ValueError: inside a program of `map_devices`, where each device is on its own already.
     """
+    if mesh is None:
+        return f
     if jax.sharding.get_abstract_mesh().manual_axes:
         raise ValueError(
             "a denoiser whose training set is split over the devices was called in a program that "
-            "is itself divided over them. The sampler sees how a denoiser lies only in its leaves: "
-            "hold it in a field of a flax.struct.PyTreeNode, not in a function given to wrap()."
+            "is itself divided over them. Samplers and measures see how a denoiser lies only in "
+            "its leaves: hold it in a field of a flax.struct.PyTreeNode, not in a function."
         )
     # Not checked: jax cannot tell that a gathered, then sorted list is equal everywhere.
     return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -24,7 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 import jdiff  # noqa: E402
 from jdiff import metrics, noise, parallel  # noqa: E402
 from jdiff.denoisers import BottleneckDenoiser, OptimalDenoiser  # noqa: E402
-from jdiff.metrics import neighbors, shortlist  # noqa: E402
+from jdiff.metrics import balls, neighbors, shortlist  # noqa: E402
 from jdiff.sampling import solve  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -188,6 +188,31 @@ def neighbours(images: np.ndarray) -> dict[str, Any]:
     return found
 
 
+def measures(denoiser: Any, images: np.ndarray) -> dict[str, Any]:
+    """Of a denoiser that is split, and of rows that are, in each process over its own devices."""
+    held_out = jdiff.data.load("digits").held_out[:51]
+    split, key = parallel.shard(denoiser), jax.random.key
+    given: Any = (images, held_out, [5.0, 2.0])
+    few: Any = {"num_images": 11}
+    locality = metrics.locality_profile(split, *given, key=key(3), num_pixels=2, **few)
+    shrink = lambda y, sigma: y / (1 + sigma**2)
+    explained = metrics.explained_by(split, {"shrink": shrink}, *given, key=key(4), **few)
+    found = {
+        "psnr": metrics.psnr_gap(split, *given, key=key(1), **few),
+        **dict(zip(("equivariance 1", "equivariance 2"), metrics.equivariance_error(
+            split, *given, key=key(2), **few
+        ), strict=True)),
+        **{f"locality {i}": measure for i, measure in enumerate(locality)},
+        "explained": explained["shrink"]["pearson_r"],
+        "mosaic": metrics.mosaic_consistency(held_out, images, held_out),
+    }  # fmt: skip
+    arrays: dict[str, Any] = {name: measure.per_sample for name, measure in found.items()}
+    radii = metrics.ball_radii(images)
+    arrays["balls"] = balls.in_balls(held_out, images, radii=radii).inside
+    arrays["spectra"] = metrics.radial_spectrum(held_out).power
+    return {f"measured {name}": array for name, array in arrays.items()}
+
+
 def main() -> None:
     assert jax.device_count() == DEVICES * PROCESSES, jax.devices()
     found: dict[str, Any] = {"devices": jax.device_count(), "local": jax.local_device_count()}
@@ -200,7 +225,7 @@ def main() -> None:
     fitted = denoisers(images, labels)
     for name, denoiser in fitted.items():
         found |= follow(name, denoiser, y)
-    found |= layout(fitted) | neighbours(images)
+    found |= layout(fitted) | measures(fitted["weights"], images) | neighbours(images)
     if DEVICES == 8:
         found |= compiled_programs(y)
     if PROCESS == 0:

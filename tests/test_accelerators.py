@@ -148,7 +148,7 @@ def training_program(name: str, which: str) -> tuple[Callable, tuple]:
     )
     classes = name.endswith("classes")
     cdf = np.linspace(0, 1, N, dtype=np.float32) if classes else None  # weighted images
-    data = (images(), labels() if classes else None, cdf, np.float32(0.5), key)
+    data = (images(), labels() if classes else None, cdf, np.float32(0.5), key, None)
     if which == "step":
         return compiled.call, (state, (data, np.int32(2)))
     return compiled.evaluate, (state.ema, (data, np.int32(0)))

@@ -1,6 +1,6 @@
 """One device, eight devices and two processes give the same samples and the same training.
 
-So they do where a training set is split over them, and where neighbours are searched for.
+So they do where a training set is split over them, and where samples are measured.
 """
 
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from jdiff import metrics
 
 PROGRAM = Path(__file__).with_name("device_program.py")
 SHARD_PROGRAM = Path(__file__).with_name("shard_program.py")
@@ -133,6 +135,68 @@ def test_a_shared_run_directory(runs: dict, name: str) -> None:
     assert runs[name]["steps_read_again"] == 0
 
 
+# Measures, whose rows are divided over the devices of a process: 101 samples, 203 training images.
+
+MEASURES = [name for name in metrics.__all__ if not isinstance(getattr(metrics, name), type)]
+# What comes from float32 programs, which round differently in other shapes. The rest is float64 on
+# the host, of neighbours, balls and windows that are found exactly.
+ROUNDED = ("psnr_gap", "equivariance_error", "explained_by", "locality_profile", "jacobian_eigen")
+ROUNDED += ("radial_spectrum", "spectrum_distance")
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_do_not_depend_on_devices(runs: dict, name: str) -> None:
+    numbers = lambda run: {
+        key: run[key] for key in run if key == f"measure {name}" or f"measure {name}." in key
+    }
+    one, eight = numbers(runs["one"]), numbers(runs["eight"])
+    assert one
+    assert set(one) == set(eight)
+    for key, expected in one.items():
+        if expected.dtype.kind != "f":
+            np.testing.assert_array_equal(eight[key], expected, err_msg=key)
+            continue
+        assert np.all(np.isfinite(expected)), key
+        # A float32 mean of squares is right to 1e-6, which is 4e-6 dB. In float64 a library may
+        # cut a product in other pieces where it has other threads.
+        rtol, atol = (1e-5, 2e-5) if name in ROUNDED else (1e-12, 0)
+        np.testing.assert_allclose(eight[key], expected, rtol=rtol, atol=atol, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "calls", "rows"),
+    [
+        ("balls", 8, {13}),
+        ("patches", 4, {13, 168}),  # 21 images of 64 windows
+        ("spectrum", 4, {13, 26}),
+        ("denoising", 12, {13, 2, 1}),
+    ],
+)
+def test_measures_divide_their_rows(runs: dict, kernel: str, calls: int, rows: set) -> None:
+    one, eight = (
+        [runs[name][f"{what} {kernel}"] for what in ("rows", "first rows")]
+        for name in ("one", "eight")
+    )
+    assert one[0].shape[1] == 1
+    assert eight[0].shape[1] == 8
+    apart = eight[1][:, 1] > 0
+    assert apart.sum() == calls
+    assert {tuple(row) for row in eight[0][apart]} == {(each,) * 8 for each in rows}
+    np.testing.assert_array_equal(eight[1][apart], eight[0][apart] * np.arange(8))
+    # A denoiser that is split itself answers for all 11 images everywhere: two sets, two levels.
+    whole = eight[0][~apart]
+    assert whole.tolist() == ([[11] * 8] * 4 if kernel == "denoising" else [])
+
+
+def test_a_measured_denoiser_lies_on_every_device(runs: dict) -> None:
+    assert runs["one"]["denoisers' devices"].tolist() == [[203], [0]]
+    assert runs["eight"]["denoisers' devices"].tolist() == [[203] * 8, [0] * 8]
+
+
+def test_a_split_training_set_is_not_saved(runs: dict) -> None:
+    assert "Save the denoiser that was given to shard" in str(runs["eight"]["refusal to save"])
+
+
 # Training sets of 1,003 images, and of 5, split over the devices.
 
 SPLIT = ["eight", "two processes"]
@@ -242,6 +306,23 @@ def test_a_split_training_set_is_not_gathered(shards: dict) -> None:
 @pytest.mark.slow  # eight devices in four processes, minutes
 def test_a_split_training_set_inside_a_plain_function_is_refused(shards: dict) -> None:
     assert "hold it in a field of a flax.struct.PyTreeNode" in str(shards["eight"]["refusal"])
+
+
+OF_DENOISERS = ["psnr", "equivariance", "locality", "explained"]
+OF_SAMPLES = ["balls", "mosaic", "spectra"]
+
+
+@pytest.mark.slow  # eight devices in four processes, minutes
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("measure", [*OF_DENOISERS, *OF_SAMPLES])
+def test_measures_over_devices_and_processes(shards: dict, measure: str, name: str) -> None:
+    keys = [key for key in shards["one"] if key.startswith(f"measured {measure}")]
+    assert keys
+    for key in keys:
+        expected = shards["one"][key]
+        assert np.any(expected != 0)
+        # float32 means of 64 squares, in dB; the rest are shares, ratios and whole numbers.
+        np.testing.assert_allclose(shards[name][key], expected, rtol=1e-5, atol=2e-5, err_msg=key)
 
 
 NEIGHBOURS = ["images", "blocks", "among", "self", "repeats", "three", "cosine"]

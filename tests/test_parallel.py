@@ -65,6 +65,57 @@ def test_rows_are_filled_up(num):
     assert found.shape == (7, 2)
 
 
+def test_rows_on_one_device_are_placed_and_filled_up_too():
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    found = parallel.split_rows(rows, 5, 9, None)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[0, 1], [2, 3], [4, 5], [9, 9], [9, 9]])
+    np.testing.assert_array_equal(parallel.split_rows(rows, 3, 9, None), rows)
+
+
+EIGHT = AbstractMesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "most", "on_one", "on_eight"),
+    [(101, 64, 64, 8 * 13), (5, 64, 5, 8), (1000, 64, 64, 8 * 64), (16, 2, 2, 16)],
+)
+def test_rows_of_a_call(num_rows, most, on_one, on_eight):
+    assert parallel.rows_a_call(num_rows, most, None) == on_one
+    assert parallel.rows_a_call(num_rows, most, ONE) == on_one
+    assert parallel.rows_a_call(num_rows, most, EIGHT) == on_eight
+
+
+def test_on_one_device_programs_stay_as_they_are():
+    if jax.device_count() > 1:
+        pytest.skip(f"needs a machine of one device; jax sees {jax.device_count()}")
+    assert parallel.row_devices() is None
+    program = lambda x: x
+    assert parallel.map_shards(program, None, (parallel.SPLIT,)) is program
+    x = jnp.arange(3.0)  # on the device already, and not copied again
+    (placed,) = parallel.everywhere((x,), None)
+    assert placed.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
+
+
+def test_a_program_over_devices_sees_its_part_of_the_rows():
+    rows = laid((16, 3), parallel.SPLIT)
+    seen = []
+
+    def program(x, y):
+        seen.append((x.shape, y.shape))
+        return x.sum() * y.T
+
+    specs = (parallel.WHOLE, parallel.SPLIT)
+    over = parallel.map_shards(program, EIGHT, specs, parallel.SPLIT_SECOND)
+    found = jax.eval_shape(over, laid((5,), parallel.WHOLE), rows)
+    assert seen == [((5,), (2, 3))]
+    assert found.shape == (3, 16)
+
+
+def laid(shape, spec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, "f4", sharding=NamedSharding(EIGHT, spec))
+
+
 def test_a_bank_over_one_device_answers_the_same():
     # The program with collectives, of one part: bit for bit but for the blocks' sizes.
     weights = np.array([0.0, 1, 2, 0, 3, 1, 1, 0, 0])
@@ -91,7 +142,5 @@ def test_a_program_over_devices_inside_another_is_refused():
 
 
 def test_only_what_is_split_has_a_mesh():
-    mesh = AbstractMesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
-    laid = lambda spec: jax.ShapeDtypeStruct((8,), "f4", sharding=NamedSharding(mesh, spec))
-    assert parallel.mesh_of({"a": np.ones(3), "b": laid(parallel.WHOLE)}) is None
-    assert parallel.mesh_of({"a": np.ones(3), "b": laid(parallel.SPLIT)}) == mesh
+    assert parallel.mesh_of({"a": np.ones(3), "b": laid((8,), parallel.WHOLE)}) is None
+    assert parallel.mesh_of({"a": np.ones(3), "b": laid((8,), parallel.SPLIT)}) == EIGHT

@@ -186,9 +186,12 @@ def check_labels(denoiser: Denoiser, labels: Any, num_rows: int) -> np.ndarray |
       num_rows: how many are needed.
 
     Raises:
-      ValueError: if the denoiser has no classes, or a label is out of range or of a wrong shape.
+      ValueError: if the denoiser has no classes, or a label is out of range or of a wrong shape, or
+        is missing where the denoiser needs one.
     """
     if labels is None:
+        if getattr(denoiser, "needs_labels", False):
+            raise ValueError(f"labels must be given: this is a {type(denoiser).__name__}.")
         return None
     num_classes = getattr(denoiser, "num_classes", None)
     if num_classes is None and not isinstance(denoiser, FunctionDenoiser):

@@ -22,7 +22,14 @@ import jax
 import numpy as np
 
 from jdiff.metrics import inputs
-from jdiff.metrics.denoising import Noisy, arguments, at_levels, fitted_levels, mean_by_level
+from jdiff.metrics.denoising import (
+    Noisy,
+    arguments,
+    at_levels,
+    fitted_levels,
+    mean_by_level,
+    placed,
+)
 from jdiff.metrics.intervals import bootstrap_mean
 from jdiff.metrics.measure import Measure
 
@@ -205,13 +212,16 @@ def explained_by(
         except ValueError as error:
             raise ValueError(f"references[{name!r}]: {error}") from error
 
+    explained = placed(denoiser)
+    explanations = {name: placed(reference) for name, reference in references.items()}
+
     def numbers(noisy: Noisy) -> dict[tuple[str, str], np.ndarray]:
         """Each number of each reference, [n, T]; x_hats are held for one level at a time."""
         found: dict[tuple[str, str], list[np.ndarray]] = {}
         for level in given.sigmas[:, None]:
             answers = lambda d, level=level: at_levels(_answer, d, noisy, level)[:, 0]
-            a = answers(denoiser)
-            for reference, function in references.items():
+            a = answers(explained)
+            for reference, function in explanations.items():
                 b = answers(function)
                 labels = "denoiser's answers", f"{reference}'s answers"
                 for name, per_image in PER_IMAGE.items():

@@ -4,7 +4,8 @@
 matmul, a tile of pairs at a time, and compared with the squared radii of both. A comparison closer
 than the bound of its rounding (shortlist.py) decides nothing: such pairs, near a sphere, are
 measured again as float64 differences. So the answer is that of a float64 brute force, whatever the
-tiles, and nothing of size queries x references is held. A point on the sphere is inside.
+tiles and the devices, and nothing of size queries x references is held. The queries of a tile are
+divided over the devices of this process. A point on the sphere is inside.
 """
 
 import functools
@@ -13,11 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh
 
-from jdiff import _check, _exact, _pixels
+from jdiff import _check, _exact, _pixels, parallel
 from jdiff.metrics import inputs, shortlist
 
-QUERIES = 1024  # at a time
+QUERIES = 1024  # at a time, on each device
 NO_BALL = -np.inf  # a radius below every distance
 
 # What the device says of a pair, one byte: bits that are set.
@@ -89,24 +91,25 @@ def in_balls(
     # Any centre is right. One near the mean keeps |a| and |b|, and so the bound, small.
     sample = inputs.flat(references[:: max(1, num // 2048)])
     centre = _float32(sample.mean(axis=0, dtype=np.float64))
-    rows = jax.device_put(references.reshape(num, dim))  # uint8 stays uint8; one copy
-    on_device = (rows, jnp.asarray(_squares(radii)), jnp.asarray(centre))
+    mesh = parallel.row_devices()
+    # uint8 stays uint8; one copy a device.
+    whole = (references.reshape(num, dim), _squares(radii), centre)
+    on_device = parallel.everywhere(whole, mesh)
     inside, seen = np.zeros(n, int), np.zeros((num_parts, num), np.uint8)
-    for first in range(0, n, QUERIES):
-        ids = np.arange(first, min(n, first + QUERIES))
+    most = parallel.rows_a_call(n, QUERIES, mesh)
+    for first in range(0, n, most):
+        ids = np.arange(first, min(n, first + most))
         points = inputs.flat(queries[ids])
         norms = np.linalg.norm(points - centre.astype(np.float64), axis=1)
-        fill = (0, min(QUERIES, n) - len(ids))  # one shape, one compilation
-        own = (
-            jnp.asarray(np.pad(points, (fill, (0, 0)))),
-            jnp.asarray(np.pad(_float32(norms), fill)),
-            jnp.asarray(np.pad(_squares(query_radii[ids]), fill)),
-        )
+        own = [
+            parallel.split_rows(array, most, 0, mesh)  # one shape, one compilation
+            for array in (points, _float32(norms), _squares(query_radii[ids]))
+        ]
         for start in range(0, num, block):
             # The last block ends at the last row and overlaps its neighbour.
-            begin = min(start, num - block)
-            pairs = _tile(*own, *on_device, np.int32(begin), block=block, images=images)
-            pairs = np.array(pairs[: len(ids), start - begin :])
+            begin = np.int32(min(start, num - block))
+            pairs = _tile(*own, *on_device, begin, block=block, images=images, mesh=mesh)
+            pairs = np.array(pairs)[: len(ids), start - begin :]
             i, j = np.nonzero(pairs >= _OPEN)
             distances = _distances(points, references, i, j + start)
             in_reference = distances <= radii[j + start]
@@ -120,7 +123,7 @@ def in_balls(
     return Balls(inside, (seen & _IN_REFERENCE) > 0, (seen & _IN_QUERY) > 0)
 
 
-@functools.partial(jax.jit, static_argnames=("block", "images"))
+@functools.partial(jax.jit, static_argnames=("block", "images", "mesh"))
 def _tile(
     queries: jax.Array,
     norms: jax.Array,
@@ -132,6 +135,7 @@ def _tile(
     *,
     block: int,
     images: bool,
+    mesh: Mesh | AbstractMesh | None = None,
 ) -> jax.Array:
     """What float32 says of Q queries and the references begin .. begin + block - 1.
 
@@ -148,10 +152,32 @@ def _tile(
       begin: the first reference of the block.
       block: references in the tile.
       images: whether references are converted to [0, 1].
+      mesh: the devices that the queries, with norms and squares, are divided over, Q a multiple of
+        their number; None for one device.
 
     Returns:
       uint8 [Q, block]: _IN_REFERENCE and _IN_QUERY, or _OPEN.
     """
+    each = functools.partial(_pairs, block=block, images=images)
+    in_specs = (*[parallel.SPLIT] * 3, *[parallel.WHOLE] * 4)
+    return parallel.map_shards(each, mesh, in_specs, parallel.SPLIT)(
+        queries, norms, query_squares, references, reference_squares, centre, begin
+    )
+
+
+def _pairs(
+    queries: jax.Array,
+    norms: jax.Array,
+    query_squares: jax.Array,
+    references: jax.Array,
+    reference_squares: jax.Array,
+    centre: jax.Array,
+    begin: Any,
+    *,
+    block: int,
+    images: bool,
+) -> jax.Array:
+    """What `_tile` says, of the queries of one device."""
     rows = jax.lax.dynamic_slice_in_dim(references, begin, block)
     r_squares = jax.lax.dynamic_slice_in_dim(reference_squares, begin, block)[None]
     b = (_pixels.to_unit(rows) if images else rows) - centre[None]

@@ -6,13 +6,15 @@
 at y = x + sigma z. A denoiser is any callable (y, sigma) -> x_hat on [B, H, W, C], traceable by
 jax and called without labels; sigma is in model units, errors are taken on [0, 1]. `at_levels`
 evaluates anything that can be asked of a denoiser at noisy images; what it returns for image i
-depends on (key, i, sigma) alone, and not on the other images, the other levels or the batch.
+depends on (key, i, sigma) alone, and not on the other images, the other levels or the batch. The
+images are divided over the devices of this process, each of which holds the denoiser; one that is
+itself split over devices (`parallel.shard`) answers for all images on all of them.
 Source of the gap: Kadkhodaie et al. 2024, "Generalization in diffusion models arises from
 geometry-adaptive harmonic representations".
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -28,7 +30,7 @@ from jdiff.metrics.measure import Measure
 MEASURE = 3  # folded into the user's key; training, sampling and fits fold other constants
 TRAIN, HELD_OUT = range(2)  # folded next; measures that choose more fold other constants
 PICK, NOISE = range(2)  # folded last: which images, and what each gets added
-BATCH = 64  # images a call
+BATCH = 64  # images a call, on each device
 LEAST_MSE = 1e-10  # on [0, 1]: PSNR ends at 100 dB
 
 
@@ -258,25 +260,19 @@ def fitted_levels(denoiser: Callable, sigmas: Any) -> np.ndarray:
 
 
 def at_levels(
-    ask: Callable,
-    denoiser: Callable,
-    noisy: Noisy,
-    sigmas: np.ndarray,
-    *extra: Any,
-    batch_size: int = BATCH,
+    ask: Callable, denoiser: Callable, noisy: Noisy, sigmas: np.ndarray, *, batch_size: int = BATCH
 ) -> np.ndarray:
     """What `ask` finds at y = x + sigma z, for n images at T levels.
 
     One program serves all levels and batches; image i has the same z at every level.
 
     Args:
-      ask: (denoise, x, y, *extra) -> [B, ...], with denoise(y) -> x_hat at the level and x, y
+      ask: (denoise, x, y) -> [B, ...], with denoise(y) -> x_hat at the level and x, y
         [B, H, W, C] in model units. One function object is compiled once.
       denoiser: (y, sigma) -> x_hat; sigma is a scalar.
       noisy: the images and the key of their noise.
       sigmas: [T].
-      *extra: arrays that `ask` takes.
-      batch_size: images a call; the answer does not depend on it but for rounding.
+      batch_size: images a call and device; the answer does not depend on it but for rounding.
 
     Returns:
       float32 [n, T, ...].
@@ -284,25 +280,50 @@ def at_levels(
     Raises:
       ValueError: if something is not finite, naming the level.
     """
+    batches = in_batches(ask, denoiser, noisy, sigmas, batch_size=batch_size)
+    return np.concatenate(list(batches))
+
+
+def in_batches(
+    ask: Callable,
+    denoiser: Callable,
+    noisy: Noisy,
+    sigmas: np.ndarray,
+    *extra: Any,
+    batch_size: int,
+) -> Iterator[np.ndarray]:
+    """What `at_levels` returns, a batch of images at a time: float32 [b, T, ...].
+
+    Args:
+      ask: as in `at_levels`, called with `extra` as its last arguments.
+      denoiser: as in `at_levels`.
+      noisy: as in `at_levels`.
+      sigmas: as in `at_levels`.
+      *extra: arrays that `ask` takes.
+      batch_size: images a call and device.
+    """
     images, indices, key = noisy
-    tree = as_argument(denoiser)
-    shape = images.shape[1:]
-    program = _compiled(ask, has_convolution(tree, shape))
-    batch = min(batch_size, len(images))
-    parts = []
+    tree = placed(denoiser)
+    whole = parallel.mesh_of(tree)
+    mesh = parallel.row_devices() if whole is None else None
+    program = _compiled(ask, has_convolution(tree, images.shape[1:]), mesh, whole)
+    batch = parallel.rows_a_call(len(images), batch_size, mesh)
     for start in range(0, len(images), batch):
         # The last batch ends with the last image again: one shape, one compilation.
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        found = program(tree, images[rows], indices[rows].astype(np.int32), key, sigmas, extra)
-        parts.append(np.moveaxis(np.asarray(found), 0, 1)[: len(images) - start])
-    found = np.concatenate(parts)
-    finite = np.isfinite(found).all(axis=tuple(a for a in range(found.ndim) if a != 1))
-    if not np.all(finite):
-        raise ValueError(
-            "denoiser must give finite values at every level; it does not at sigma = "
-            f"{sigmas[np.argmin(finite)]:.4g}."
-        )
-    return found
+        arguments = (images[rows], indices[rows].astype(np.int32), key, sigmas, extra)
+        if whole is None:
+            found = program(tree, *arguments)
+        else:
+            found = parallel.bring_home(program(tree, *parallel.everywhere(arguments, whole)))
+        found = np.moveaxis(np.asarray(found), 0, 1)[: len(images) - start]
+        finite = np.isfinite(found).all(axis=tuple(a for a in range(found.ndim) if a != 1))
+        if not np.all(finite):
+            raise ValueError(
+                "denoiser must give finite values at every level; it does not at sigma = "
+                f"{sigmas[np.argmin(finite)]:.4g}."
+            )
+        yield found
 
 
 def mean_by_level(
@@ -330,6 +351,17 @@ def as_argument(denoiser: Callable) -> Any:
     return jax.tree_util.Partial(denoiser) if plain else denoiser
 
 
+def placed(denoiser: Callable) -> Any:
+    """A denoiser as programs take it, once on every device; one that is split is left as it lies.
+
+    For who asks it often: what is placed already is not copied again.
+    """
+    tree = as_argument(denoiser)
+    if parallel.mesh_of(tree) is not None:
+        return tree
+    return parallel.everywhere(tree, parallel.row_devices())
+
+
 def has_convolution(denoiser: Any, shape: tuple[int, ...]) -> bool:
     """Whether a denoiser of images of this shape runs convolutions, which want other options."""
     leaves, structure = jax.tree.flatten(denoiser)
@@ -345,9 +377,14 @@ def _has_convolution(structure: Any, shapes: tuple, shape: tuple[int, ...]) -> b
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(ask: Callable, convolutions: bool) -> Callable:
-    options = parallel.compiler_options(convolutions)
-    return jax.jit(functools.partial(_asked, ask), compiler_options=options or None)
+def _compiled(ask: Callable, convolutions: bool, mesh: Any = None, whole: Any = None) -> Callable:
+    """The program: of images split over `mesh`, of a denoiser split over `whole`, or of neither."""
+    asked = functools.partial(_asked, ask)
+    if whole is not None:
+        return parallel.run_whole(asked, whole, convolutions=convolutions)
+    in_specs = (parallel.WHOLE, *[parallel.SPLIT] * 2, *[parallel.WHOLE] * 3)
+    asked = parallel.map_shards(asked, mesh, in_specs, parallel.SPLIT_SECOND)
+    return jax.jit(asked, compiler_options=parallel.compiler_options(convolutions) or None)
 
 
 def _asked(
@@ -359,7 +396,7 @@ def _asked(
     sigmas: jax.Array,
     extra: tuple,
 ) -> jax.Array:
-    """The program: [T, B, ...], one level a step of a scan."""
+    """[T, B, ...], one level a step of a scan."""
     x = _pixels.to_model(images)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     z = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], jnp.float32))(keys)

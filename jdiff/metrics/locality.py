@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _check
-from jdiff.metrics.denoising import Noisy, arguments, at_levels
+from jdiff.metrics.denoising import Noisy, arguments, in_batches
 from jdiff.metrics.intervals import RESAMPLES
 from jdiff.metrics.measure import Measure
 
@@ -128,11 +128,11 @@ def _inside(denoiser: Callable, noisy: Noisy, sigmas: np.ndarray, pixels: np.nda
     distance = np.concatenate(away)
     size = max(height, width)
     rings = []
-    for i in range(len(noisy.images)):  # what the device returns for one image is P H W a level
-        one = Noisy(noisy.images[i : i + 1], noisy.indices[i : i + 1], noisy.key)
-        found = at_levels(_gradients, denoiser, one, sigmas, pixels)[0]
-        flat = found.reshape(len(sigmas), -1).astype(np.float64)
-        rings.append([np.bincount(distance, level, minlength=size) for level in flat])
+    # One image a call and device: what comes back of each is P H W a level.
+    for batch in in_batches(_gradients, denoiser, noisy, sigmas, pixels, batch_size=1):
+        for found in batch:
+            flat = found.reshape(len(sigmas), -1).astype(np.float64)
+            rings.append([np.bincount(distance, level, minlength=size) for level in flat])
     return np.cumsum(rings, axis=-1)
 
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -276,9 +275,9 @@ class _Search:
         # About 12 MB of floats a block: at 3,072 values a row twice as fast on a CPU as 50 MB.
         default = min(4096, max(256, 3 * 2**20 // dim))
         size = default if block_size is None else _check.integer("block_size", block_size)
-        mesh = parallel.local_mesh()
-        per_device = -(-num // mesh.size)
-        self.block = min(per_device, size)
+        self.mesh = parallel.row_devices()
+        filled = parallel.rows_a_call(num, num, self.mesh)  # all at once
+        self.block = min(filled // (1 if self.mesh is None else self.mesh.size), size)
         # Any centre is right. One near the mean keeps |a| and |b|, and so the bound, small.
         sample = listed[:: max(1, num // 2048)]
         sample = _pixels.to_unit(sample) if self.convert else sample
@@ -286,13 +285,8 @@ class _Search:
         self.allowed, self.offsets = allowed, offsets
         with np.errstate(over="ignore"):  # bounds that are not finite settle nothing
             offsets_f32 = offsets.astype(np.float32)
-        self.mesh = mesh if mesh.size > 1 else None
-
-        def place(array: np.ndarray) -> jax.Array:
-            # Rows that fill the last devices' parts are not allowed, whatever else they say.
-            if self.mesh is None:
-                return jax.device_put(array)  # jnp.asarray holds a second copy for a while
-            return parallel.split_rows(array, per_device * mesh.size, 0, mesh)
+        # Rows that fill the last devices' parts are not allowed, whatever else they say.
+        place = lambda array: parallel.split_rows(array, filled, 0, self.mesh)
 
         rows, centre = place(listed), jnp.asarray(self.centre)
         squares = shortlist.squares(rows, centre, self.block, self.convert, self.mesh)

@@ -6,7 +6,8 @@ mosaic_consistency: the share of pixels that equal the centre of the training pa
 k x k window around them. A denoiser that sees k x k windows and is optimal among those makes
 images in which nearly all do (Kamb & Ganguli 2025, theorem 4.1).
 Both compare on [0, 1]; blocks of training images pass through the device, and nothing of size
-samples x training images is held.
+samples x training images is held. Windows are divided over the devices of this process; where
+tiles are compared the training tiles are (neighbors.py).
 Sources: Kadkhodaie et al. 2024, "Generalization in diffusion models arises from geometry-adaptive
 harmonic representations"; Kamb & Ganguli 2025, "An analytic theory of creativity in convolutional
 diffusion models".
@@ -19,8 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh
 
-from jdiff import _check, _exact, _pixels
+from jdiff import _check, _exact, _pixels, parallel
 from jdiff.metrics import inputs
 from jdiff.metrics.distinct import distinct
 from jdiff.metrics.draws import drawn
@@ -31,7 +33,7 @@ from jdiff.metrics.neighbors import nearest
 FLAT = 2 / 255  # a tile whose values differ by no more is constant: two grey levels
 ROWS = 4096  # images whose tiles are float64 at a time
 PLACES = ("same", "any")
-OUTPUTS, PATCHES, WINDOWS = 2**23, 2**22, 2**13  # bounds of what one step holds
+OUTPUTS, PATCHES, WINDOWS = 2**23, 2**22, 2**13  # bounds of what one step holds on a device
 LEAST = 16  # windows of which the nearest is found in one pass
 
 
@@ -179,7 +181,9 @@ def mosaic_consistency(
     with the training windows around the same pixel, or around any pixel whose window is cut off
     alike: an inner window with all inner ones, one at the upper border with those at the upper
     border. Of equally near windows the first counts, by image, then row, then column. Squared
-    distances come from float32 products and are right to about 1e-7 times the window's values.
+    distances come from float32 products. Between uint8 images they are exact, for windows of up to
+    340 values; else right to about 1e-7 times the window's values, so that rounding decides
+    between windows as equally near as that.
 
     Args:
       generated: n >= 2 images, uint8 or unclipped model units.
@@ -315,7 +319,8 @@ def _nearest_centres(
     default = max(1, per_image // (height * width))
     block = default if block_size is None else _check.integer("block_size", block_size)
     block = min(block, len(train))
-    references = jax.device_put(train)
+    mesh = parallel.row_devices()
+    references = parallel.everywhere(train, mesh)
     centres = np.empty(images.shape, np.float32)
     everything = [(0, height)], [(0, width)]
     runs = (_runs(height, k), _runs(width, k)) if anywhere else everything
@@ -323,8 +328,8 @@ def _nearest_centres(
         # [groups, images or images * places, values]: every group is searched for itself.
         shape = {"k": k, "size": (h, w), "anywhere": anywhere}
         groups, each = (1, h * w) if anywhere else (h * w, 1)
-        rows = max(1, OUTPUTS // (block * each))  # one group's distances at a time
-        rows = min(rows, n * each)
+        most = max(1, OUTPUTS // (block * each))  # one group's distances at a time
+        rows = parallel.rows_a_call(n * each, most, mesh)
         step = max(1, rows // each)
         corner = np.array([i, j], np.int32)
         for start in range(0, n, step):
@@ -336,7 +341,7 @@ def _nearest_centres(
                 part = windows[:, first : first + rows]
                 pad = rows - part.shape[1]
                 part = jnp.pad(part, ((0, 0), (0, pad), (0, 0)))
-                centre = _search(part, references, corner, block=block, **shape)
+                centre = _search(part, references, corner, block=block, mesh=mesh, **shape)
                 found.append(np.asarray(centre)[:, : rows - pad])
             found = np.concatenate(found, axis=1)
             if not anywhere:
@@ -357,11 +362,14 @@ def _runs(length: int, k: int) -> list[tuple[int, int]]:
 def _windows(
     images: jax.Array, corner: jax.Array, *, k: int, size: tuple[int, int], anywhere: bool
 ) -> jax.Array:
-    """The k x k windows around a rectangle of pixels, about mid-grey, 0 outside the image.
+    """The k x k windows around a rectangle of pixels: grey levels about 128, 0 outside the image.
 
     Returns [1, B * places, K], or [places, B, K] if places are searched one by one; K = k * k * C.
     """
-    x = _pixels.to_unit(images) - 0.5
+    # Whole numbers of at most 128, where images are uint8: sums of 3 K products are exact below
+    # 2^24, and equally near windows, of which data of few levels have many, really are equal.
+    whole = images.dtype == jnp.uint8
+    x = (images.astype(jnp.float32) if whole else 255 * _pixels.to_unit(images)) - 128
     num, _, _, channels = x.shape
     x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
     # A pixel's window starts where the pixel stands: the padding moved it there.
@@ -373,8 +381,26 @@ def _windows(
     return windows.reshape(num, -1, k * k * channels).swapaxes(0, 1)
 
 
-@functools.partial(jax.jit, static_argnames=("block", "k", "size", "anywhere"))
+@functools.partial(jax.jit, static_argnames=("block", "k", "size", "anywhere", "mesh"))
 def _search(
+    windows: jax.Array,
+    train: jax.Array,
+    corner: jax.Array,
+    *,
+    mesh: Mesh | AbstractMesh | None = None,
+    **options: Any,
+) -> jax.Array:
+    """The centres [G, Q, C] of the training windows nearest to windows [G, Q, K].
+
+    Of every group the windows are divided over the devices of `mesh`, if it is given.
+    """
+    each = functools.partial(_centres, **options)
+    in_specs = (parallel.SPLIT_SECOND, parallel.WHOLE, parallel.WHOLE)
+    program = parallel.map_shards(each, mesh, in_specs, parallel.SPLIT_SECOND)
+    return program(windows, train, corner)
+
+
+def _centres(
     windows: jax.Array,
     train: jax.Array,
     corner: jax.Array,
@@ -384,7 +410,7 @@ def _search(
     size: tuple[int, int],
     anywhere: bool,
 ) -> jax.Array:
-    """The centres [G, Q, C] of the training windows nearest to windows [G, Q, K]."""
+    """What `_search` finds, of the windows of one device."""
     num, _, _, channels = train.shape
     middle = slice(k * k // 2 * channels, (k * k // 2 + 1) * channels)
     options = {"k": k, "size": size, "anywhere": anywhere}
@@ -408,7 +434,7 @@ def _search(
     )
     # The last block ends with the last image and overlaps its neighbour, which changes nothing.
     blocks = np.minimum(np.arange(0, num, block), num - block).astype(np.int32)
-    return jax.lax.scan(step, start, jnp.asarray(blocks))[0][1] + 0.5
+    return (jax.lax.scan(step, start, jnp.asarray(blocks))[0][1] + 128) / 255
 
 
 def _least(windows: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:

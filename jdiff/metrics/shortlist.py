@@ -55,8 +55,6 @@ def squares(
 ) -> jax.Array:
     """|r - centre|^2 of every reference, [N]; arguments as in `shortlist`."""
     each = functools.partial(_squares, block=block, images=images)
-    if mesh is None:
-        return each(references, centre)
     in_specs = (parallel.SPLIT, parallel.WHOLE)
     return parallel.map_shards(each, mesh, in_specs, parallel.SPLIT)(references, centre)
 

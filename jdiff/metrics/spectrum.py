@@ -11,21 +11,23 @@ Source: Durall et al. 2020, "Watch your up-convolution: CNN based generative dee
 are failing to reproduce spectral distributions".
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh
 
-from jdiff import _exact, _pixels
+from jdiff import _exact, _pixels, parallel
 from jdiff.metrics import inputs
 from jdiff.metrics.draws import drawn
 from jdiff.metrics.intervals import NUM_PARTS, Interval, left_out_interval, part_of
 from jdiff.metrics.measure import Measure
 
 FLOOR = 1e-6  # of the training images' mean square pixel
-VALUES = 2**22  # pixels transformed at a time
+VALUES = 2**22  # pixels transformed at a time, on each device
 
 
 class RadialSpectrum(NamedTuple):
@@ -140,19 +142,31 @@ def _spectra(images: np.ndarray) -> np.ndarray:
     averages = jnp.asarray(
         (radii[:, None] == np.arange(radii.max() + 1)) / np.bincount(radii), jnp.float32
     )
-    block = min(len(images), max(1, VALUES // math.prod(images.shape[1:])))
+    mesh = parallel.row_devices()
+    most = max(1, VALUES // math.prod(images.shape[1:]))
+    block = parallel.rows_a_call(len(images), most, mesh)
     spectra = []
     for start in range(0, len(images), block):
         rows = images[start : start + block]
-        fill = [(0, block - len(rows))] + [(0, 0)] * 3  # one shape, one compilation
-        found = _image_spectra(jnp.asarray(np.pad(rows, fill)), averages)
+        placed = parallel.split_rows(rows, block, 0, mesh)  # one shape, one compilation
+        found = _image_spectra(placed, averages, mesh=mesh)
         spectra.append(np.asarray(found, np.float64)[: len(rows)])
     return np.concatenate(spectra)
 
 
-@jax.jit
-def _image_spectra(images: jax.Array, averages: jax.Array) -> jax.Array:
-    """P(r) of B images [B, H, W, C] -> [B, R]; averages [H W, R] over each radius."""
+@functools.partial(jax.jit, static_argnames="mesh")
+def _image_spectra(
+    images: jax.Array, averages: jax.Array, *, mesh: Mesh | AbstractMesh | None = None
+) -> jax.Array:
+    """P(r) of B images [B, H, W, C] -> [B, R]; averages [H W, R] over each radius.
+
+    The images are divided over the devices of `mesh`, if it is given.
+    """
+    in_specs = (parallel.SPLIT, parallel.WHOLE)
+    return parallel.map_shards(_radial, mesh, in_specs, parallel.SPLIT)(images, averages)
+
+
+def _radial(images: jax.Array, averages: jax.Array) -> jax.Array:
     x = _pixels.to_unit(images)
     pixels = x.shape[1] * x.shape[2]
     # Without its mean: a float32 transform leaks 1e-7 of the largest amplitude into all others.

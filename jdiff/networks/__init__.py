@@ -3,6 +3,10 @@
 A network is called `module.apply(variables, x [B, H, W, C], c_noise [B], labels=None,
 train=False) -> F [B, H, W, C]`; what F means is its preconditioning's business, whose default is
 the class attribute `preconditioning`. Two modules with equal options are equal and hash alike.
+
+With train=True networks with dropout draw from rngs={"dropout": key}, and networks with batch
+normalisation take the batch's moments and write running ones to the collection "batch_stats", which
+must be mutable; without, both are functions of their arguments alone.
 """
 
 import dataclasses
@@ -19,21 +23,44 @@ import jax.numpy as jnp
 from jdiff import _check, _flops
 from jdiff.networks.bottleneck_mlp import BottleneckMLP
 from jdiff.networks.mlp import MLP
+from jdiff.networks.paper_unet import PaperUNet
+from jdiff.networks.resnet import ResNet
 from jdiff.networks.unet import UNet
 
 __all__ = [
     "MLP",
     "NETWORKS",
+    "PRESETS",
     "BottleneckMLP",
+    "PaperUNet",
+    "ResNet",
     "UNet",
     "create",
     "flops_per_image",
     "init",
     "num_params",
     "option_types",
+    "receptive_field",
+    "register",
 ]
 
-NETWORKS: dict[str, Any] = {"bottleneck_mlp": BottleneckMLP, "mlp": MLP, "unet": UNet}
+NETWORKS: dict[str, Any] = {
+    "bottleneck_mlp": BottleneckMLP,
+    "mlp": MLP,
+    "paper_unet": PaperUNet,
+    "resnet": ResNet,
+    "unet": UNet,
+}
+
+# Networks of one of these classes under a name of their own: name -> (class's name, options).
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    # The UNet of Kamb & Ganguli 2025: 64, 128 and 256 channels, two convolutions a block, ReLU, no
+    # normalisation. Theirs pools by maxima, and its last convolution is a third, 1x1.
+    "kamb_unet": (
+        "paper_unet",
+        {"width": 64, "levels": 2, "norm": "none", "biases": True, "time": True},
+    ),
+}
 
 
 def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
@@ -43,7 +70,7 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
     levels (and width) shrink with small images, the bottleneck MLP is small for points.
 
     Args:
-      name: a key of `NETWORKS`.
+      name: a key of `NETWORKS` or `PRESETS`.
       image_shape: (H, W, C).
       **options: fields of the class, see `option_types(name)`.
 
@@ -59,30 +86,60 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
       >>> create("unet", (28, 28, 1), width=16).levels
       3
     """
-    cls = NETWORKS[_check.choice("network", name, NETWORKS)]
+    cls, preset = _class_and_preset(name)
     shape = _check.image_shape("image_shape", image_shape)
     _check.options(f"option of {name}", options, option_types(name))
-    module = cls(**{**cls.image_defaults(shape), **options})
-    module.check_image(shape)
+    image_defaults = getattr(cls, "image_defaults", lambda image_shape: {})
+    module = cls(**{**image_defaults(shape), **preset, **options})
+    getattr(module, "check_image", lambda image_shape: None)(shape)
     return module
 
 
+def register(name: str, cls: type[nn.Module]) -> None:
+    """Gives a linen class of yours a name, by which studies, `create` and strings know it.
+
+    Its fields are the options of a string such as `name:width=64`. It may say what suits an image
+    and what does not, as jdiff's own do: a static method `image_defaults(image_shape)` that returns
+    options, a method `check_image(image_shape)` that raises ValueError. Names live as long as the
+    process: another one registers again before it loads a run by that name.
+
+    Args:
+      name: an identifier that no network or preset has, unless for this very class.
+      cls: a subclass of flax.linen.Module, called as all networks are (see the head of this file).
+
+    Raises:
+      TypeError: if `cls` is no class of linen modules.
+      ValueError: on a name that is taken or no identifier.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise TypeError(f"cls must be a subclass of flax.linen.Module; got {cls!r}.")
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"name must be an identifier, such as my_network; got {name!r}.")
+    if name in PRESETS or NETWORKS.get(name, cls) is not cls:
+        raise ValueError(f"name {name!r} is taken; taken are {', '.join([*NETWORKS, *PRESETS])}.")
+    NETWORKS[name] = cls
+
+
 def option_types(name: str) -> dict[str, type]:
-    """The options of a network and their types, None left aside: int, bool, float or str.
+    """The options of a network and their types, None left aside: int, bool, float, str or tuple.
+
+    An option of type tuple also takes one number, or text that joins numbers, as in "1+2".
 
     Example:
       >>> option_types("mlp")["num_classes"]
       <class 'int'>
     """
-    cls = NETWORKS[_check.choice("network", name, NETWORKS)]
+    cls, _ = _class_and_preset(name)
     # Every linen module has the fields parent and name, which are no options.
     fields = [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
     hints = typing.get_type_hints(cls)
-    return {field: _without_none(hints[field]) for field in fields}
+    return {field: _plain_type(hints[field]) for field in fields}
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Any:
-    """Fresh variables of a network, {"params": ...}; compiled once a module and shape.
+    """Fresh variables of a network, {"params": ...} and, where it has them, {"batch_stats": ...}.
+
+    Compiled once a module and shape.
 
     Raises:
       TypeError: if `key` is not a typed threefry key.
@@ -105,6 +162,25 @@ def flops_per_image(module: nn.Module, image_shape: Sequence[int]) -> int:
     return _flops.count(module.apply, variables, x, c_noise)
 
 
+def receptive_field(module: nn.Module, image_shape: Sequence[int]) -> int | None:
+    """The side of the smallest centred square that holds all that an output pixel depends on.
+
+    The largest over output pixels, counted from the structure of the network at evaluation, and no
+    more than the image's own side: with that, a pixel in the middle sees the whole image. Group
+    norm, attention and dense layers make every pixel see all of it.
+
+    Returns:
+      The side in pixels; None for a module that has no method `receptive_field`.
+
+    Example:
+      >>> receptive_field(create("resnet", (32, 32, 3), depth=2), (32, 32, 3))
+      7
+    """
+    shape = _check.image_shape("image_shape", image_shape)
+    method = getattr(module, "receptive_field", None)
+    return None if method is None else method(shape)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _init(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> Any:
     # Under jit the forward pass, which init needs for its shapes only, is never run.
@@ -116,7 +192,13 @@ def _abstract_variables(module: nn.Module, image_shape: Sequence[int]) -> Any:
     return jax.eval_shape(lambda: _init(module, shape, jax.random.key(0)))
 
 
-def _without_none(annotation: Any) -> type:
+def _class_and_preset(name: str) -> tuple[Any, dict[str, Any]]:
+    _check.choice("network", name, [*NETWORKS, *PRESETS])
+    class_name, preset = PRESETS.get(name, (name, {}))
+    return NETWORKS[class_name], preset
+
+
+def _plain_type(annotation: Any) -> type:
     if isinstance(annotation, types.UnionType):
         (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
-    return annotation
+    return typing.get_origin(annotation) or annotation

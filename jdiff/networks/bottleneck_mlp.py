@@ -74,6 +74,11 @@ class BottleneckMLP(nn.Module):
     def check_image(self, image_shape: Sequence[int]) -> None:
         """Every image shape will do."""
 
+    @nn.nowrap
+    def receptive_field(self, image_shape: Sequence[int]) -> int:
+        """The whole image: the longer side."""
+        return max(_check.image_shape("image_shape", image_shape)[:2])
+
     @nn.compact
     def __call__(
         self,

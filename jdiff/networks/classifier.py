@@ -15,10 +15,9 @@ Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to doc
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jdiff import _check
-from jdiff.networks.layers import kernel_init
+from jdiff.networks.layers import he_init, kernel_init
 
 WIDTHS = (16, 32, 64)
 
@@ -41,9 +40,9 @@ class ConvFeatures(nn.Module):
         """Returns the features; values of x outside [0, 1] are taken as they are."""
         h = 2 * x - 1
         for width in WIDTHS:
-            h = nn.relu(nn.Conv(width, (3, 3), kernel_init=_he)(h))
+            h = nn.relu(nn.Conv(width, (3, 3), kernel_init=he_init)(h))
             h = nn.avg_pool(h, (2, 2), (2, 2), padding="SAME", count_include_pad=False)
-        return nn.Dense(self.dim, kernel_init=_he)(h.reshape(len(h), -1))
+        return nn.Dense(self.dim, kernel_init=he_init)(h.reshape(len(h), -1))
 
 
 class Classifier(nn.Module):
@@ -69,11 +68,3 @@ class Classifier(nn.Module):
         """Returns the logits."""
         features = ConvFeatures(self.dim, name="features")(x)
         return nn.Dense(self.num_classes, kernel_init=kernel_init, name="head")(nn.relu(features))
-
-
-def _he(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Normal numbers of variance 2 / fan-in, which keep the mean square through a ReLU.
-
-    Source: He et al., "Delving deep into rectifiers", 2015, eq. 10.
-    """
-    return jnp.sqrt(jnp.float32(2)) * kernel_init(key, shape, dtype)

@@ -4,13 +4,19 @@ Images are [B, H, W, C]; parameters are float32 and contractions run at the libr
 precision. Everything is plain differentiable jax, without custom derivatives, so that forward
 mode (`jax.jvp`), reverse mode, `vmap` and `pmap` all work.
 
-Sources: group normalisation, Wu & He, "Group Normalization", 2018, eq. 1-3; the residual block
-and the time embedding, Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", 2020,
-appendix B.
+`dtype` is what layers compute in: bfloat16 halves the memory of the features, while parameters,
+moments, softmaxes and the networks' last layers stay float32. A product of bfloat16 arrays is
+summed in float32 and rounded once, at the end: matrix units of TPUs and GPUs do no other, and XLA
+does so on CPUs (tested). `preferred_element_type` would only leave out that last rounding.
+
+Sources: the residual block, the time embedding and attention over pixels, Ho, Jain & Abbeel,
+"Denoising Diffusion Probabilistic Models", 2020, appendix B; attention, Vaswani et al., "Attention
+is all you need", 2017, eq. 1.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NORMS = ("group", "none")
+from jdiff.networks.norms import NormSilu, normalise
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# As the library's convolutions spell them.
+PADDINGS = {"zeros": "SAME", "circular": "CIRCULAR"}
+DOWN = ("conv", "average")
+UP = ("nearest", "transposed")
 
 
 def check_inputs(
@@ -59,43 +71,69 @@ def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
     return flat.reshape(shape) / math.sqrt(math.prod(shape[:-1]))
 
 
-def num_groups(features: int) -> int:
-    """The group count of a group norm: the most groups of at least 4 features that come out even.
+def he_init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+    """Normal numbers of variance 2 / fan-in, which keep the mean square through a ReLU.
 
-    Never more than 32; fewer than 8 features, or a prime number of them, make one group.
-
-    Example:
-      >>> num_groups(64), num_groups(72), num_groups(256), num_groups(3)
-      (16, 18, 32, 1)
+    Source: He et al., "Delving deep into rectifiers", 2015, eq. 10.
     """
-    most = max(1, min(32, features // 4))
-    return max(groups for groups in range(1, most + 1) if features % groups == 0)
+    return jnp.sqrt(jnp.float32(2)) * kernel_init(key, shape, dtype)
 
 
-class NormSilu(nn.Module):
-    """silu(norm(x)), [B, H, W, C] -> like x; the moments of a group norm are float32.
+def conv(
+    features: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    *,
+    padding: str = "zeros",
+    use_bias: bool = True,
+    kernel_init: Callable = kernel_init,
+    dtype: Any = jnp.float32,
+) -> nn.Conv:
+    """A convolution whose output is as large as its input, or 1 / stride of it.
 
-    The library's group norm, differentiated by jax, takes the time of one with a hand-written
-    gradient (within 2 % of a whole training step on a CPU) and allows forward mode.
+    With stride 2 and zeros (even sizes) output i is centred on pixel 2 i + 1, with circular padding
+    on pixel 2 i.
+    """
+    return nn.Conv(
+        features,
+        (kernel_size, kernel_size),
+        (stride, stride),
+        padding=PADDINGS[padding],
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        dtype=dtype,
+    )
 
-    Attributes:
-      norm: "group", or "none" for SiLU alone (no parameters).
+
+class SelfAttention(nn.Module):
+    """x + W softmax(q k^T / sqrt(C)) v over the pixels; q, k, v linear in norm(x), one head.
+
+    [B, H, W, C] -> like x. W starts at zero: a new layer is the identity. Attributes: `ResBlock`'s.
     """
 
     norm: str = "group"
+    biases: bool = True
+    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the normalised, activated features."""
-        if self.norm == "group":
-            # Not the fast variance E[x^2] - E[x]^2: it is no faster here, and loses accuracy
-            # where an offset is large against the spread.
-            x = nn.GroupNorm(num_groups=num_groups(x.shape[-1]), use_fast_variance=False)(x)
-        return nn.silu(x)
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Returns x plus what the pixels saw in each other."""
+        batch, height, width, channels = x.shape
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        h = normalise(x, self.norm, train=train, biases=self.biases, dtype=self.dtype)
+        h = h.reshape(batch, height * width, channels)
+        h = dense(3 * channels, use_bias=self.biases, kernel_init=kernel_init)(h)
+        q, k, v = jnp.split(h, 3, axis=-1)
+        logits = jnp.einsum("bic,bjc->bij", q, k, preferred_element_type=jnp.float32)
+        seen = nn.softmax(logits / math.sqrt(channels)).astype(self.dtype)
+        h = jnp.einsum("bij,bjc->bic", seen, v)
+        bias = self.biases and self.norm != "batch"
+        h = dense(channels, use_bias=bias, kernel_init=nn.initializers.zeros)(h)
+        return x + h.reshape(x.shape)
 
 
-def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Nearest upsampling by 2, then a 3x3 convolution with zero padding, in 16/36 of its FLOPs.
+def upsample_conv(x: jax.Array, kernel: jax.Array, padding: str = "zeros") -> jax.Array:
+    """Nearest upsampling by 2, then a 3x3 convolution of the large image, in 16/36 of its FLOPs.
 
     The pixel (2 i + a, 2 j + b) of the output sees each small pixel through the sum of the taps
     that fall on it. Two rows and two columns of taps are left, so that each of the four phases
@@ -104,6 +142,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Args:
       x: [B, H, W, C].
       kernel: [3, 3, C, F], that of the convolution on the large image.
+      padding: "zeros" or "circular".
 
     Returns:
       [B, 2 H, 2 W, F].
@@ -114,16 +153,20 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         pair = (first, second + third) if phase == 0 else (first + second, third)
         return jnp.concatenate(pair, axis)
 
+    batch, height, width, _ = x.shape
+    if padding == "circular":
+        wrapped = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
+
     def convolve(a: int, b: int) -> jax.Array:
+        zeros = ((1 - a, a), (1 - b, b))
         return jax.lax.conv_general_dilated(
-            x,
+            x if padding == "zeros" else wrapped[:, a : a + height + 1, b : b + width + 1],
             merge(merge(kernel, 0, a), 1, b),
             window_strides=(1, 1),
-            padding=((1 - a, a), (1 - b, b)),
+            padding=zeros if padding == "zeros" else "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    batch, height, width, _ = x.shape
     # One convolution for all phases would be four times wider, but its weight gradient is 5 times
     # slower on a CPU.
     rows = [jnp.stack([convolve(a, 0), convolve(a, 1)], axis=3) for a in (0, 1)]
@@ -134,14 +177,44 @@ class UpsampleConv(nn.Module):
     """`upsample_conv` with its 3x3 kernel and a bias, [B, H, W, C] -> [B, 2 H, 2 W, features]."""
 
     features: int
+    padding: str = "zeros"
+    use_bias: bool = True
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the upsampled, convolved features."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return upsample_conv(x, kernel) + bias[None, None, None, :]
+        y = upsample_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.padding)
+        return _add_bias(self, y) if self.use_bias else y
+
+
+class TransposedConv(nn.Module):
+    """A transposed 2x2 convolution of stride 2, [B, H, W, C] -> [B, 2 H, 2 W, features].
+
+    Pixel (2 i + a, 2 j + b) is x[i, j] @ kernel[a, b]: nothing overlaps, so it is one matmul.
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the upsampled features."""
+        batch, height, width, channels = x.shape
+        # Every output sees one of the four taps: its fan-in is `channels`.
+        init = lambda *args: 2 * kernel_init(*args)
+        kernel = self.param("kernel", init, (2, 2, channels, self.features), jnp.float32)
+        y = jnp.einsum("nhwc,abcf->nhawbf", x.astype(self.dtype), kernel.astype(self.dtype))
+        y = y.reshape(batch, 2 * height, 2 * width, self.features)
+        return _add_bias(self, y) if self.use_bias else y
+
+
+def _add_bias(module: Any, y: jax.Array) -> jax.Array:
+    bias = module.param("bias", nn.initializers.zeros, y.shape[-1:], jnp.float32)
+    return y + bias.astype(y.dtype)[None, None, None, :]
 
 
 def fourier_features(c_noise: jax.Array, features: int) -> jax.Array:
@@ -188,27 +261,62 @@ class ClassEmbedding(nn.Module):
         return nn.Embed(self.num_classes + 1, self.features)(labels)
 
 
+def embed(
+    network: Any, features: int, c_noise: jax.Array, labels: jax.Array | None
+) -> jax.Array | None:
+    """What a network is told beside the image: silu(time + class), [B, features].
+
+    To be called where layers are made. None if `network` (fields time, num_classes) is told
+    nothing.
+    """
+    told = []
+    if network.time:
+        told.append(TimeEmbedding(features)(c_noise))
+    if network.num_classes is not None:
+        told.append(ClassEmbedding(network.num_classes, features)(labels, len(c_noise)))
+    return nn.silu(sum(told[1:], start=told[0])) if told else None
+
+
 class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + e))), [B, H, W, C] -> [B, H, W, features].
+    """x + conv(act(norm(conv(act(norm(x))) + e))), [B, H, W, C] -> [B, H, W, features].
 
     e is the embedding, projected and added to every pixel. The last convolution starts at zero:
     a new block is the identity, or the 1x1 convolution that changes the number of channels.
+
+    Attributes:
+      features: channels of the output.
+      norm: a kind of `NORMS`.
+      activation: a name in `ACTIVATIONS`.
+      padding: "zeros" or "circular".
+      biases: whether the layers have biases; under batch norm, which takes away any other constant,
+        these are its shifts alone.
+      dropout: the share of features set to zero before the last convolution, in training.
+      dtype: of the computation.
     """
 
     features: int
     norm: str = "group"
+    activation: str = "silu"
+    padding: str = "zeros"
+    biases: bool = True
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Returns the block's output; `embedding` is [B, E]."""
-        h = NormSilu(self.norm)(x)
+    def __call__(self, x: jax.Array, embedding: jax.Array | None, train: bool = False) -> jax.Array:
+        """Returns the block's output; `embedding` is [B, E], or None for none."""
+        act = lambda h: NormSilu(self.norm, self.activation, self.biases, self.dtype)(h, train)
+        layer = functools.partial(conv, self.features, padding=self.padding, dtype=self.dtype)
+        bias = self.biases and self.norm != "batch"
+        dense = lambda h: nn.Dense(
+            self.features, use_bias=bias, kernel_init=kernel_init, dtype=self.dtype
+        )(h)
         # The projection of the embedding brings the bias.
-        h = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=kernel_init)(h)
-        h = h + nn.Dense(self.features, kernel_init=kernel_init)(embedding)[:, None, None, :]
-        h = NormSilu(self.norm)(h)
-        h = nn.Conv(self.features, (3, 3), kernel_init=nn.initializers.zeros)(h)
-        return h + (
-            x
-            if x.shape[-1] == self.features
-            else nn.Dense(self.features, kernel_init=kernel_init)(x)
-        )
+        h = layer(use_bias=bias and embedding is None)(act(x))
+        if embedding is not None:
+            h = h + dense(embedding)[:, None, None, :]
+        h = act(h)
+        if self.dropout:
+            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = layer(use_bias=bias, kernel_init=nn.initializers.zeros)(h)
+        return h + (x if x.shape[-1] == self.features else dense(x))

@@ -21,6 +21,15 @@ OUTPUTS = ("tanh", "linear")
 SLOPE = 0.2
 EMBEDDING = 64
 
+# Each with 1 / E[activation(z)^2], z ~ N(0, 1): weights of that variance over fan-in keep the mean
+# square of the pre-activations.
+ACTIVATIONS = {
+    "leaky_relu": (lambda h: nn.leaky_relu(h, SLOPE), 2 / (1 + SLOPE**2)),
+    "relu": (nn.relu, 2.0),
+    "silu": (nn.silu, 2.8108),
+    "tanh": (jnp.tanh, 2.5361),
+}
+
 
 class MLP(nn.Module):
     """(x [B, H, W, C], c_noise [B], labels [B] or None) -> F like x.
@@ -36,6 +45,10 @@ class MLP(nn.Module):
       output: "tanh" or "linear".
       time: whether the network sees c_noise; without, one network serves all levels blindly.
       num_classes: number of classes of the labels; None for a network without labels.
+      activation: "leaky_relu" (slope 0.2, but ReLU after the last hidden layer), "relu", "silu" or
+        "tanh".
+      dropout: the share of each hidden layer's units that is set to zero in training.
+      dtype: "float32" or "bfloat16", of the hidden layers; parameters and F are float32.
     """
 
     width: int = 200
@@ -43,6 +56,9 @@ class MLP(nn.Module):
     output: str = "tanh"
     time: bool = True
     num_classes: int | None = None
+    activation: str = "leaky_relu"
+    dropout: float = 0.0
+    dtype: str = "float32"
 
     preconditioning = "x0"
 
@@ -53,6 +69,9 @@ class MLP(nn.Module):
         self.time = _check.boolean("time", self.time)
         if self.num_classes is not None:
             self.num_classes = _check.integer("num_classes", self.num_classes)
+        self.activation = _check.choice("activation", self.activation, ACTIVATIONS)
+        self.dropout = _check.number("dropout", self.dropout, above=0, below=1, closed="[")
+        self.dtype = _check.choice("dtype", self.dtype, layers.DTYPES)
         super().__post_init__()
 
     @staticmethod
@@ -65,6 +84,11 @@ class MLP(nn.Module):
     def check_image(self, image_shape: Sequence[int]) -> None:
         """Every image shape will do."""
 
+    @nn.nowrap
+    def receptive_field(self, image_shape: Sequence[int]) -> int:
+        """The whole image: the longer side."""
+        return max(_check.image_shape("image_shape", image_shape)[:2])
+
     @nn.compact
     def __call__(
         self,
@@ -73,8 +97,7 @@ class MLP(nn.Module):
         labels: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Returns F, shaped like x; `train` changes nothing here."""
-        del train
+        """Returns F, shaped like x; `train` switches dropout on."""
         layers.check_inputs(x, c_noise, labels, self.num_classes)
         seen = [x.reshape(len(x), -1)]
         if self.time:
@@ -82,11 +105,15 @@ class MLP(nn.Module):
         if self.num_classes is not None:
             seen.append(layers.ClassEmbedding(self.num_classes, EMBEDDING)(labels, len(x)))
         h = jnp.concatenate(seen, axis=1)
-        # Keeps the mean square of the pre-activations through LeakyReLU.
-        he = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "normal")
+        activation, gain = ACTIVATIONS[self.activation]
+        keeps_size = nn.initializers.variance_scaling(gain, "fan_in", "normal")
         for layer in range(self.depth):
-            h = nn.Dense(self.width, kernel_init=he if layer else nn.initializers.lecun_normal())(h)
-            h = nn.relu(h) if layer == self.depth - 1 else nn.leaky_relu(h, SLOPE)
+            init = keeps_size if layer else nn.initializers.lecun_normal()
+            h = nn.Dense(self.width, kernel_init=init, dtype=layers.DTYPES[self.dtype])(h)
+            last = layer == self.depth - 1
+            h = nn.relu(h) if last and self.activation == "leaky_relu" else activation(h)
+            if self.dropout:
+                h = nn.Dropout(self.dropout, deterministic=not train)(h)
         self.sow("intermediates", "bottleneck", h)
-        h = nn.Dense(math.prod(x.shape[1:]))(h).reshape(x.shape)
+        h = nn.Dense(math.prod(x.shape[1:]))(h.astype(jnp.float32)).reshape(x.shape)
         return jnp.tanh(h) if self.output == "tanh" else h

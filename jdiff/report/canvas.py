@@ -106,15 +106,21 @@ def tidy(panel: "Axes", x: str, y: str) -> None:
         spine.set(color=RULE, linewidth=1)
 
 
-def plain_log_ticks(panel: "Axes") -> None:
-    """Numbers such as 0.02 on a logarithmic y axis, where matplotlib writes powers of ten."""
+def plain_log_ticks(panel: "Axes", which: str = "y") -> None:
+    """Numbers such as 0.02 on a logarithmic axis, where matplotlib writes powers of ten.
+
+    Args:
+      panel: the axes, their limits final.
+      which: "x" or "y".
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = panel.get_ylim()
+    low, high = panel.get_ylim() if which == "y" else panel.get_xlim()
+    axis = panel.yaxis if which == "y" else panel.xaxis
     marks = (1.0,) if high / low > 100 else (1.0, 2.0, 5.0) if high / low > 4 else range(1, 10)
-    panel.yaxis.set_major_locator(LogLocator(subs=marks))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=marks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def gap(width: int) -> int:
@@ -171,7 +177,8 @@ def place_names(
 
     Args:
       panel: the axes, their limits final.
-      points: (x, y, name, colour); a name far from its point is joined to it by a thin line.
+      points: (x, y, name, colour); a name far from its point is joined to it by a thin line. One
+        without a name is only kept clear of.
       lines: horizontal and vertical lines (x0, y0, x1, y1) to keep clear of.
     """
     from matplotlib.transforms import Bbox
@@ -186,6 +193,8 @@ def place_names(
         ends = panel.transData.transform([(x0, y0), (x1, y1)])
         taken.append(Bbox.from_extents(*(ends[0] - scale), *(ends[1] + scale)))
     for (x, y, name, color), xy in zip(points, centers, strict=True):
+        if not name:
+            continue
         text = panel.annotate(
             name, (x, y), (9, -6), textcoords="offset points", fontsize=12, va="bottom",
             color=MUTED if color == MUTED else INK, parse_math=False,

@@ -112,7 +112,7 @@ def _pairs(found: Findings, name: str, other: str, number: str) -> list[dict[str
         {
             "above": figures.picture(above),
             "below": figures.picture(below),
-            "number": page.full(value),
+            "number": formats.full(value),
             "text": formats.significant(float(value), 2),
             "framed": number == "copied_ratio" and c is not None and bool(value < c),
         }

@@ -1,19 +1,19 @@
 """Figures of a report, as matplotlib figures without pyplot and without global state.
 
 Every function takes all rows, so that colours, columns and axes are the same in each figure, and
-draws one panel a row; `only=i` draws the panel of row i alone, without its name, which is how the
-page lays panels out to fit its reader's window. Images are drawn pixel for pixel, never smoothed.
+draws one panel an architecture, of its first seed that did not fail; `only=i` draws the panel of
+row i alone, without its name, which is how the page lays panels out to fit its reader's window.
+Images are drawn pixel for pixel, never smoothed.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jdiff import _pixels
-from jdiff.report import canvas, formats, glossary
+from jdiff.report import canvas, formats, groups
 from jdiff.report.canvas import COPY, INK, MUTED, PAPER, RULE
 from jdiff.report.rows import Pictures, Row, titles
 
@@ -47,16 +47,15 @@ def with_pictures(rows: Sequence[Row]) -> list[int]:
 
 
 def trained(rows: Sequence[Row]) -> list[int]:
-    """Numbers of the rows that have a learning curve."""
-    with_history = [i for i in with_pictures(rows) if _pictures(rows[i]).history]
+    """The first row of each architecture that has a learning curve."""
+    curves = [_with_curve(rows, one.numbers) for one in groups.group(rows)]
+    return [numbers[0] for numbers in curves if numbers]
+
+
+def _with_curve(rows: Sequence[Row], numbers: Sequence[int]) -> list[int]:
+    """Those of the rows that have a learning curve."""
+    with_history = [i for i in numbers if rows[i].pictures and _pictures(rows[i]).history]
     return [i for i in with_history if np.isfinite(_losses(rows[i])).any()]
-
-
-def comparable(rows: Sequence[Row]) -> list[int]:
-    """Numbers of the rows that have a point in the overview."""
-    names = ("memorized_fraction", _overview_measure(rows))
-    values = [[row.measure(name).get("value") for name in names] for row in rows]
-    return [i for i, pair in enumerate(values) if not any(map(formats.missing, pair))]
 
 
 def is_toy(rows: Sequence[Row]) -> bool:
@@ -88,13 +87,12 @@ def samples(
     """
     if is_toy(rows):
         return _toy(rows, data, only)
-    everything = [_pictures(rows[i]).samples for i in with_pictures(rows)]
-    columns = _num_columns(everything)
+    columns = _num_columns([_pictures(rows[i]).samples for i in with_pictures(rows)])
     if only is not None:
         return canvas.strips([_pictures(rows[only]).samples[:columns]], [""], columns)
-    names = titles(rows)
-    shown = [images[:columns] for images in everything]
-    return canvas.strips(shown, [names[i] for i in with_pictures(rows)], columns)
+    names, leaders = titles(rows), groups.leaders(rows)
+    shown = [_pictures(rows[i]).samples[:columns] for i in leaders]
+    return canvas.strips(shown, [names[i] for i in leaders], columns)
 
 
 @_styled
@@ -125,7 +123,7 @@ def nearest(
       data: not used; every figure of a row takes the same arguments.
       only: the number of the one row to draw.
     """
-    shown = with_pictures(rows) if only is None else [only]
+    shown = groups.leaders(rows) if only is None else [only]
     height, width = _pictures(rows[shown[0]]).samples.shape[1:3]
     pitch = 62
     tall = round(2.3 * pitch * height / (width + canvas.gap(width))) + 22
@@ -151,7 +149,7 @@ def ratios(
       data: not used; every figure of a row takes the same arguments.
       only: the number of the one row to draw.
     """
-    shown = with_pictures(rows) if only is None else [only]
+    shown = groups.leaders(rows) if only is None else [only]
     figure, panels = canvas.panels(
         _names(rows, shown, only), (264, 205), columns=4, box=(46, 42, 22, 10)
     )
@@ -180,75 +178,36 @@ def curves(
 ) -> "Figure":
     """Learning curves: training loss (pale) and held-out loss (dots) against the step.
 
-    The losses of two preconditionings are weighted differently, so each panel has its own scale.
+    All seeds of an architecture share its panel, the first drawn strongest. The losses of two
+    preconditionings are weighted differently, so each panel has its own scale.
 
     Args:
       rows: all rows of the report; only those with a history have a panel.
       data: not used; every figure of a row takes the same arguments.
-      only: the number of the one row to draw.
+      only: the number of a row of the one architecture to draw.
     """
     shown = trained(rows) if only is None else [only]
     figure, panels = canvas.panels(
         _names(rows, shown, only), (340, 225), columns=3, box=(54, 44, 12, 14)
     )
     for i, axes in zip(shown, panels, strict=True):
-        pictures, color = _pictures(rows[i]), colors(rows)[i]
-        axes.plot(*_thinned(pictures, "step", "loss"), color=color, lw=1.3, alpha=0.5)
-        held_out = _thinned(pictures, "held_out_step", "held_out_loss")
-        axes.plot(*held_out, "o-", color=color, lw=2, ms=5, mec=PAPER, mew=0.8)
-        if np.nanmin(_losses(rows[i])) > 0:
+        (one,) = (one for one in groups.group(rows) if i in one.numbers)
+        seeds, color = _with_curve(rows, one.numbers), colors(rows)[i]
+        for place, seed in enumerate(seeds):
+            pictures, shade = _pictures(rows[seed]), 1 if place == 0 else 0.45
+            axes.plot(*_thinned(pictures, "step", "loss"), color=color, lw=1.3, alpha=0.5 * shade)
+            held_out = _thinned(pictures, "held_out_step", "held_out_loss")
+            size = 5 if place == 0 else 3.5
+            axes.plot(
+                *held_out, "o-", color=color, lw=2 * shade, ms=size, mec=PAPER, mew=0.8, alpha=shade
+            )
+        if min(np.nanmin(_losses(rows[seed])) for seed in seeds) > 0:
             axes.set_yscale("log")
             canvas.plain_log_ticks(axes)
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         canvas.tidy(axes, "training step", "loss")
     return figure
-
-
-@_styled
-def overview(rows: Sequence[Row]) -> "Figure":
-    """All rows in one plane: memorized fraction against precision, else against Fréchet distance.
-
-    Crosses are 95 % intervals; the grey bands are where held-out real images lie.
-    """
-    figure = canvas.figure(680, 440)
-    axes = canvas.axes(figure, (60, 52, 16, 20))
-    y_name, labels = _overview_measure(rows), list(dict.fromkeys(row.label for row in rows))
-    axes.margins(0.08)
-    points, lines = [], []
-    for i in comparable(rows):
-        row, color = rows[i], colors(rows)[i]
-        x, y = row.measure("memorized_fraction"), row.measure(y_name)
-        if formats.interval(x.get("interval")) != formats.DASH:
-            lines.append((x["interval"][0], y["value"], x["interval"][1], y["value"], color))
-        if formats.interval(y.get("interval")) != formats.DASH:
-            lines.append((x["value"], y["interval"][0], x["value"], y["interval"][1], color))
-        marker = MARKERS[labels.index(row.label) // len(COLORS) % len(MARKERS)]
-        axes.plot(x["value"], y["value"], marker, ms=9, color=color, mec=PAPER, mew=1.2, zorder=3)
-        points.append((x["value"], y["value"], titles(rows)[i], color))
-    for x0, y0, x1, y1, color in lines:
-        axes.plot([x0, x1], [y0, y1], color=color, lw=1.5, alpha=0.55)
-    axes.set_xlim(-0.04, 1.04)
-    if y_name == "precision":
-        axes.set_ylim(-0.04, 1.04)
-    crossing = [_draw_control(rows, "memorized_fraction", axes.axvspan, axes.axvline)]
-    crossing += [_draw_control(rows, y_name, axes.axhspan, axes.axhline)]
-    gloss = "1: like real images" if y_name == "precision" else "0: moments agree"
-    canvas.tidy(
-        axes, "memorized fraction   (1: all copies)", f"{glossary.title(y_name, rows)}   ({gloss})"
-    )
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    lines = [line[:4] for line in lines]
-    lines += [(x, low, x, high) for x in crossing[0]] + [(left, y, right, y) for y in crossing[1]]
-    points += [(x, y, "real images", MUTED) for x, y in itertools.product(*crossing)]
-    canvas.place_names(axes, points, lines)
-    return figure
-
-
-def _overview_measure(rows: Sequence[Row]) -> str:
-    """The measure on the overview's y axis: precision where any row has it, else Fréchet."""
-    measured = [not formats.missing(row.measure("precision").get("value")) for row in rows]
-    return "precision" if any(measured) else "frechet_distance"
 
 
 def _pictures(row: Row) -> Pictures:
@@ -307,7 +266,7 @@ def _draw_pairs(axes: "Axes", pictures: Pictures, c: float) -> None:
 
 
 def _toy(rows: Sequence[Row], data: Mapping[str, Any] | None, only: int | None) -> "Figure":
-    shown = with_pictures(rows)
+    shown = groups.leaders(rows)
     given = data["images"] if data else np.concatenate([_pictures(rows[i]).nearest for i in shown])
     points = _pixels.to_model(np.asarray(given))[:, 0, 0]
     margin = 0.4 * np.ptp(points) + 0.1
@@ -362,17 +321,3 @@ def _thinned(pictures: Pictures, step: str, loss: str) -> tuple[np.ndarray, np.n
         return x, y
     blocks = np.array_split(np.arange(len(x)), MAX_POINTS)
     return np.array([x[b].mean() for b in blocks]), np.array([y[b].mean() for b in blocks])
-
-
-def _draw_control(rows: Sequence[Row], name: str, band: Any, line: Any) -> list[float]:
-    """A grey band over the rows' control intervals, a dashed line at each control, returned."""
-    entries = [row.measure(name) for row in rows]
-    values = {e["control"] for e in entries if not formats.missing(e.get("control"))}
-    for value in values:
-        line(value, color=MUTED, lw=1, ls=(0, (4, 2)), alpha=0.7, zorder=1)
-    intervals = [e.get("control_interval") for e in entries]
-    ends = [pair for pair in intervals if pair and formats.interval(pair) != formats.DASH]
-    if ends:
-        span = min(low for low, _ in ends), max(high for _, high in ends)
-        band(*span, color=RULE, alpha=0.5, lw=0, zorder=0)
-    return sorted(values)

@@ -84,6 +84,11 @@ def interval(ends: Sequence[float] | None, form: Callable[[float], str] | None =
     return f"{form(low)}{' to ' if low < 0 else '–'}{form(high)}"
 
 
+def full(value: Any) -> str:
+    """A number with all its digits, as results.json has it."""
+    return repr(value.item() if hasattr(value, "item") else value)
+
+
 def plain(value: Any) -> str:
     """Prints a setting of any kind in words: lists by their ends, mappings as name = value.
 

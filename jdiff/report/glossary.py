@@ -4,9 +4,9 @@ Definitions follow the papers named with them. A measure that is not listed here
 under its own name: see `extra_measures`, and `GROUPS` for the page of one evaluation.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jdiff.report import formats
 from jdiff.report.rows import Row
@@ -27,6 +27,7 @@ VERBS = {
     "creates": ("creates", "create"),
     "unrealistic": ("is unrealistic", "are unrealistic"),
     "mixed": ("is mixed", "are mixed"),
+    "varies": ("differs from seed to seed", "differ from seed to seed"),
     "failed": ("failed to run", "failed to run"),
     "": ("has no verdict", "have no verdict"),
 }
@@ -283,67 +284,36 @@ GROUPS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a record: its place, its heading, how it is printed, what it means."""
-
-    path: tuple[str, ...]
-    title: str
-    form: Callable[[Any], str]
-    definition: str = ""
-
-
-COSTS = (
-    Entry(
-        ("num_params",),
-        "parameters",
-        formats.count,
-        "Numbers that the denoiser holds: trained weights, or what a closed form keeps.",
-    ),
-    Entry(
-        ("flops_per_image",),
-        "FLOPs per\u00a0image",
-        formats.count,
-        "Floating-point operations of one denoiser evaluation of one image.",
-    ),
-    Entry(
-        ("images_per_s", "train"),
-        "training images/s",
-        formats.significant,
-        "Images that went through a training step each second, compilation not counted.",
-    ),
-    Entry(
-        ("images_per_s", "sample"),
-        "samples/s",
-        formats.significant,
-        "Finished samples each second, compilation not counted.",
-    ),
-    Entry(("nfe",), "NFE", formats.count, "Number of denoiser evaluations that make one sample."),
-    Entry(
-        ("seconds", "compile"),
-        "compile (s)",
-        formats.significant,
-        "Seconds spent compiling, apart from all other times.",
-    ),
-)
-SETTINGS = (
-    Entry(("options",), "options", formats.plain),
-    Entry(("preconditioning",), "preconditioning", formats.plain),
-    Entry(("num_train",), "training images", formats.plain),
-    Entry(("seed",), "seed", formats.plain),
-    Entry(("budget", "steps"), "steps", formats.plain),
-    Entry(("budget", "images"), "images seen", formats.count),
-    Entry(("budget", "flops"), "training FLOPs", formats.count),
-    Entry(("seconds", "train"), "training (s)", formats.significant),
-    Entry(("seconds", "sample"), "sampling (s)", formats.significant),
-    Entry(("samples",), "samples", formats.plain),
-)
-
-
 def measure(name: str) -> Measure:
-    """Returns the entry of one measure; an unlisted one is named by its own name."""
+    """Returns the entry of one measure; an unlisted one is named by its own name.
+
+    A key that carries more than a measure's name, a share, a step, a feature space, or a closed
+    form with the number that tells the agreement with it, has the entry of that name.
+
+    Example:
+      >>> measure("locality_profile 75%").title, measure("recall (PCA 64)").title
+      ('locality, 75%', 'recall (PCA 64)')
+    """
     words = name.replace("_", " ")
-    return MEASURES.get(name) or Measure(words, words, formats.significant, "")
+    if name in MEASURES:
+        return MEASURES[name]
+    kind, _, rest = name.partition(" ")
+    if kind not in MEASURES:
+        return Measure(words, words, formats.significant, "")
+    known, last = MEASURES[kind], rest.split(" ")[-1]
+    form = MEASURES[last].form if last in STATISTICS else known.form
+    rest = (" " if rest.startswith("(") else ", ") + rest.replace("_", " ")
+    return dataclasses.replace(known, title=known.title + rest, short=known.short + rest, form=form)
+
+
+def of_denoiser(name: str) -> bool:
+    """Whether a key is that of a measure of the denoiser, or of what explains it.
+
+    Example:
+      >>> of_denoiser("explained_by samples of linear mse"), of_denoiser("recall")
+      (True, False)
+    """
+    return name.partition(" ")[0] in GROUPS["Denoiser"]
 
 
 def title(name: str, rows: Sequence[Row], *, short: bool = False) -> str:
@@ -371,9 +341,13 @@ def main_measures(rows: Sequence[Row]) -> list[str]:
 
 
 def extra_measures(rows: Sequence[Row]) -> list[str]:
-    """Names of the measures that the main table does not show, in the order they appear."""
+    """Names of the measures that no other table or figure shows, in the order they appear.
+
+    Measures of the denoiser have a section of their own: see interpretation.py.
+    """
     names = [name for row in rows for name in row.record.get("measures") or {}]
-    return [name for name in dict.fromkeys(names) if name not in SHOWN]
+    shown = lambda name: name in SHOWN or of_denoiser(name)
+    return [name for name in dict.fromkeys(names) if not shown(name)]
 
 
 def clauses(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, list[str], str]]:
@@ -384,14 +358,18 @@ def clauses(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, list[s
       >>> clauses([row, row], ["a", "b"])
       [('creates', ['a', 'b'], 'create')]
     """
-    said = []
-    words = ["failed" if row.failed else row.verdict.get("word") or "" for row in rows]
+    return said(["failed" if row.failed else row.verdict.get("word") or "" for row in rows], names)
+
+
+def said(words: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str], str]]:
+    """Words for the names that each holds for, in the order of `VERBS`."""
+    made = []
     for word in dict.fromkeys([*VERBS, *words]):
         holds = [name for name, other in zip(names, words, strict=True) if other == word]
         if holds:
             verbs = VERBS.get(word, (f"is {word}", f"are {word}"))
-            said.append((word, holds, verbs[len(holds) > 1]))
-    return said
+            made.append((word, holds, verbs[len(holds) > 1]))
+    return made
 
 
 def join(words: Sequence[str]) -> str:

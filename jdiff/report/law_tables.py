@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jdiff.report import formats, glossary, law_glossary, page
+from jdiff.report import formats, glossary, law_glossary
 from jdiff.report.law_rows import LawRow, checked, failed_tests
 
 
@@ -119,7 +119,7 @@ def _cell(name: str, test: Mapping[str, Any] | None) -> dict[str, Any]:
         "mark": "✓" if test.get("passed") else "✗",
         "passed": bool(test.get("passed")),
         "text": formats.significant(test.get("statistic")),
-        "number": page.full(test["statistic"]) if known else "",
+        "number": formats.full(test["statistic"]) if known else "",
         "below": _chance(test) or f"law: {formats.significant(test.get('expected'))}",
         "detail": test.get("detail") or "",
     }

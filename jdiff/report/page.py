@@ -12,12 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from jdiff import _check, _files
-from jdiff.report import canvas, figures, formats, glossary
+from jdiff.report import (
+    canvas,
+    claims,
+    figures,
+    formats,
+    glossary,
+    groups,
+    interpretation,
+    interpretation_figures,
+    plane,
+    tables,
+)
 from jdiff.report.rows import Row, check, titles
 
+MOST_NAMES = 6  # a headline that names more architectures counts them instead
 DATA_KEYS = ("name", "num_train", "num_held_out", "image_shape", "images", "held_out")
 
 
@@ -31,6 +41,7 @@ class Section:
     draw: Callable[..., Any]
     shown: Callable[[Sequence[Row]], list[int]]
     images: bool = False  # left out for toy data, whose points are no pictures
+    seeds: str = ""  # said too where architectures have several seeds
 
 
 SECTIONS = (
@@ -42,7 +53,7 @@ SECTIONS = (
         "are copies: d₁/d₂ < c, with d₁ and d₂ the distances to the nearest and the second nearest "
         "training image.",
         figures.nearest,
-        figures.with_pictures,
+        groups.leaders,
         images=True,
     ),
     Section(
@@ -54,7 +65,7 @@ SECTIONS = (
         "A curve along the dashed one is as new as real images are; one that leaps up at the left "
         "is made of copies.",
         figures.ratios,
-        figures.with_pictures,
+        groups.leaders,
     ),
     Section(
         "curves",
@@ -65,6 +76,7 @@ SECTIONS = (
         "preconditioning weighs the loss differently.",
         figures.curves,
         figures.trained,
+        seeds="All seeds of an architecture share a panel, the first drawn strongest.",
     ),
 )
 
@@ -81,14 +93,17 @@ def write(
     Args:
       path: the file to write; its folder is made if need be.
       results: the contents of results.json: "schema", "study" (a name, or its fields by name),
-        "command", "device", "versions", and optionally "notes", a list of sentences.
-      rows: the rows to show, in order.
+        "command", "device", "versions", and optionally "notes", a list of sentences, and "claims",
+        what the literature says: a list of {"claim": a sentence, "shown": true, false or null
+        where it cannot be told, "evidence": a sentence with numbers}.
+      rows: the rows to show, in order. Rows of one label and "num_train" are training seeds of one
+        architecture; the first architecture is what others of its kind are compared with.
       data: about the data set: "name", "num_train", "num_held_out", "image_shape" (H, W, C), and
         some real images [k, H, W, C]: "images" (training) and "held_out".
 
     Raises:
-      ValueError: if the schema is another one, there are no rows, `data` lacks a key, or its
-        images and the samples differ in shape.
+      ValueError: if the schema is another one, a claim is none, there are no rows, `data` lacks a
+        key, or its images and the samples differ in shape.
     """
     _files.write_text(path, render(results, rows, data=data))
 
@@ -102,61 +117,39 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], *, data: Mapping[str
     if not rows:
         raise ValueError("rows must hold at least one row; got none.")
     _check_data(rows, data)
-    names = titles(rows)
     study = results.get("study")
     settings = dict(study) if isinstance(study, Mapping) else {"name": study}
+    said = claims.read(results.get("claims"))
     return environment().get_template("page.html.jinja").render(
         study=settings.pop("name", None) or "",
         settings=settings,
         results=results,
         data=data,
         toy=figures.is_toy(rows),
-        clauses=glossary.clauses(rows, names),
+        clauses=_clauses(rows),
+        number=len(groups.group(rows)),
+        many=groups.several(rows) and len(groups.group(rows)) > MOST_NAMES,
         verdicts=glossary.VERDICTS,
-        **table_context(rows),
+        claims=said,
+        claimed=claims.counted(said),
+        **tables.context(rows),
         strips=_strips(rows, data),
         sections=_sections(rows, data),
         overview=_overview(rows),
-        definitions=_definitions(rows),
-        entries=glossary.SETTINGS,
-        used=[[entry.form(row.entry(*entry.path)) for entry in glossary.SETTINGS] for row in rows],
+        **_interpretation(rows),
+        definitions=tables.definitions(rows),
+        made=tables.settings(rows),
         paper=glossary.PAPER,
     )  # fmt: skip
 
 
-def table_html(rows: Sequence[Row]) -> str:
-    """The table of verdicts alone, with its styles, to be shown in a notebook."""
-    return environment().get_template("notebook.html.jinja").render(**table_context(rows))
-
-
-def table_context(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the table's template prints: columns, and for each row its cells."""
-    names, colors = titles(rows), figures.colors(rows)
-    main, extra = glossary.main_measures(rows), glossary.extra_measures(rows)
-    return {
-        "rows": [
-            {
-                "name": name,
-                "color": color,
-                "record": row.record,
-                "failed": row.failed,
-                "optimal": row.record.get("architecture") == "optimal",
-                "word": "failed" if row.failed else row.verdict.get("word") or "",
-                "reason": row.verdict.get("reason") or "",
-                "main": [_cell(row, measure) for measure in main],
-                "extra": [_cell(row, measure) for measure in extra],
-                "costs": [_printed(row.entry(*c.path), None, c.form) for c in glossary.COSTS],
-            }
-            for row, name, color in zip(rows, names, colors, strict=True)
-        ],
-        "main": [_heading(rows, name) for name in main],
-        "extra": [_heading(rows, name) for name in extra],
-        "costs": [
-            {"name": ".".join(cost.path), "title": cost.definition, "short": cost.title}
-            for cost in glossary.COSTS
-        ],
-        "sizes": sorted(filter(None, {row.measure(m).get("n") or 0 for row in rows for m in main})),
-    }
+def table_html(rows: Sequence[Row], said: Sequence[claims.Claim] = ()) -> str:
+    """The table of verdicts alone, with its styles and the claims, to be shown in a notebook."""
+    return (
+        environment()
+        .get_template("notebook.html.jinja")
+        .render(claims=said, claimed=claims.counted(said), **tables.context(rows))
+    )
 
 
 def svg(figure: Any, name: str, label: str) -> str:
@@ -218,69 +211,34 @@ def environment() -> Any:
     return environment
 
 
-def _heading(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    controls = [row.measure(name).get("control") for row in rows]
-    return {
-        "name": name,
-        "title": glossary.title(name, rows),
-        "short": glossary.title(name, rows, short=True),
-        "has_control": not all(map(formats.missing, controls)),
-    }
-
-
-def _cell(row: Row, name: str) -> dict[str, Any]:
-    """One measure of one row: the value and its control, each with its interval."""
-    entry, form = row.measure(name), glossary.measure(name).form
-    return {
-        "value": _printed(entry.get("value"), entry.get("interval"), form),
-        "control": _printed(entry.get("control"), entry.get("control_interval"), form),
-    }
-
-
-def _printed(value: Any, ends: Any, form: Callable[[Any], str]) -> dict[str, str]:
-    """A number as it is read ("text") and in full, as results.json has it ("number")."""
-    if np.ndim(value) > 0:  # one value a noise level
-        return {
-            "text": formats.plain(np.asarray(value).tolist()),
-            "number": "",
-            "interval": "",
-            "ends": "",
-        }
-    interval = formats.interval(ends, form)
-    known, bounded = not formats.missing(value), interval != formats.DASH
-    return {
-        "text": form(value),
-        "number": full(value) if known else "",
-        "interval": interval if bounded else "",
-        "ends": " ".join(map(full, ends)) if bounded else "",
-    }
-
-
-def full(value: Any) -> str:
-    """A number with all its digits, as results.json has it."""
-    return repr(value.item() if isinstance(value, np.generic) else value)
+def _clauses(rows: Sequence[Row]) -> list[tuple[str, list[str], str]]:
+    if groups.several(rows):
+        return groups.clauses(groups.group(rows))
+    return glossary.clauses(rows, titles(rows))
 
 
 def _strips(rows: Sequence[Row], data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A strip an architecture, of its first seed that did not fail; its other seeds as "more"."""
     names = titles(rows)
+
+    def strip(i: int) -> dict[str, Any]:
+        drawn = figures.samples(rows, data, only=i)
+        return {"row": i, "svg": svg(drawn, f"samples-{i}", f"samples of {names[i]}")}
+
     strips = [
-        {
-            "row": i,
-            "svg": svg(
-                figures.samples(rows, data, only=i), f"samples-{i}", f"samples of {names[i]}"
-            ),
-        }
-        for i in figures.with_pictures(rows)
+        strip(i) | {"more": [strip(other) for other in groups.others(rows, i)]}
+        for i in groups.leaders(rows)
     ]
     if not figures.is_toy(rows):
         for key, words in (("images", "training images"), ("held_out", "held-out images")):
             drawn = svg(figures.real(data, only=key), f"real-{key}", f"real {words}")
-            strips.append({"row": None, "words": words, "svg": drawn})
+            strips.append({"row": None, "words": words, "svg": drawn, "more": []})
     return strips
 
 
 def _sections(rows: Sequence[Row], data: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = titles(rows)
+    place = {i: k for k, one in enumerate(groups.group(rows)) for i in one.numbers}
     sections = []
     for section in SECTIONS:
         if section.images and figures.is_toy(rows):
@@ -289,32 +247,48 @@ def _sections(rows: Sequence[Row], data: Mapping[str, Any]) -> list[dict[str, An
         for i in section.shown(rows):
             label = f"{section.title}: {names[i]}"
             drawn = section.draw(rows, data, only=i)
-            panels.append({"row": i, "svg": svg(drawn, f"{section.name}-{i}", label)})
+            own = svg(drawn, f"{section.name}-{i}", label)
+            panels.append({"row": i, "group": place[i] if section.seeds else None, "svg": own})
         if panels:
             sections.append({"about": section, "panels": panels})
     return sections
 
 
 def _overview(rows: Sequence[Row]) -> str:
-    if not figures.comparable(rows):
+    if not plane.comparable(rows):
         return ""
-    return svg(figures.overview(rows), "overview", "all architectures in one plane")
+    return svg(plane.overview(rows), "overview", "all architectures in one plane")
 
 
-def _definitions(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each measure in words, with the n, features and constants it was taken with."""
-    definitions = []
-    for name in [*glossary.main_measures(rows), *glossary.extra_measures(rows)]:
-        entries = [row.measure(name) for row in rows if row.measure(name)]
-        taken = []
-        for key, form in (("n", "n = {}"), ("features", "on {}"), ("constants", "{}")):
-            values = {formats.plain(entry.get(key)) for entry in entries} - {formats.DASH}
-            taken += [form.format(value) for value in sorted(values)]
-        definitions.append(
-            {
-                "title": glossary.title(name, rows),
-                "words": glossary.measure(name).definition,
-                "taken": ", ".join(taken),
-            }
-        )
-    return definitions
+def _interpretation(rows: Sequence[Row]) -> dict[str, Any]:
+    """Tables and figures of what explains the networks; empty ones without such measures."""
+    found = interpretation.interpreted(rows)
+    parts = interpretation_figures.chunks(len(found))
+    families = []
+    drawn_levels = ""
+    for family in interpretation.families(rows):
+        drawn_levels = drawn_levels or interpretation_figures.left_out(family)
+        measures = []
+        for number, panel in enumerate(family.panels):
+            about = f"{family.title} {panel.caption}".strip()
+            drawn = [
+                svg(
+                    interpretation_figures.panel(family, number, part, found, rows),
+                    f"{family.name}-{number}-{place}",
+                    f"{about}: {', '.join(found[i].name for i in part)}",
+                )
+                for place, part in enumerate(parts)
+                if any(panel.curves[i] is not None for i in part)
+            ]
+            measures.append({"caption": panel.caption, "drawn": drawn})
+        families.append({"about": family, "measures": measures})
+    others = [name for name in glossary.STATISTICS if name != interpretation.STATISTIC]
+    return {
+        "interpreted": bool(found),
+        "agreement": interpretation.agreement(rows),
+        "agreements": [interpretation.agreement(rows, name) for name in others],
+        "levels": interpretation.levels(rows),
+        "families": families,
+        "split": len(parts) > 1,
+        "drawn": drawn_levels,
+    }

@@ -112,6 +112,11 @@ class Row:
         return self.record["status"] == "failed"
 
     @property
+    def error(self) -> str:
+        """What stopped a failed row."""
+        return self.record.get("error") or "stopped without a message"
+
+    @property
     def verdict(self) -> Mapping[str, str]:
         """The verdict's "word" and "reason"; empty if there is none."""
         return self.record.get("verdict") or {}

@@ -1,5 +1,6 @@
 """Studies: architectures compared on one data set, from one noise, with a report."""
 
+from jdiff.study import claims
 from jdiff.study.config import Architecture, Budget, Study
 from jdiff.study.evaluate import Evaluation, evaluate
 from jdiff.study.evaluate_files import evaluate_from, evaluate_run, evaluate_samples
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluation",
     "LawStudy",
     "Study",
+    "claims",
     "evaluate",
     "evaluate_from",
     "evaluate_run",

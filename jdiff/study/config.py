@@ -12,11 +12,16 @@ from jdiff.denoisers import Denoiser
 from jdiff.denoisers.network import PRECONDITIONINGS
 from jdiff.metrics.distinct import repeats
 from jdiff.sampling.solvers import SOLVERS
+from jdiff.study.claims import CLAIMS
 from jdiff.study.closed_forms import CLOSED_FORMS
+from jdiff.training.state import SCHEDULES
 
 # Precision takes the fifth neighbour of every training image, the Fréchet distance's interval ten
 # parts of at least two samples.
 LEAST_TRAIN, LEAST_SAMPLES = 6, 20
+# Options that every network has beside those of its class: its row of the preconditionings; a grid,
+# for one network at each of its levels.
+NETWORK_OPTIONS = ("preconditioning", "per_level")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Fills the label and refuses unknown names and options."""
-        _check.choice("architecture", self.name, [*CLOSED_FORMS, *networks.NETWORKS])
+        names = [*CLOSED_FORMS, *networks.NETWORKS, *networks.PRESETS]
+        _check.choice("architecture", self.name, names)
         if self.name in CLOSED_FORMS:
             form, given = CLOSED_FORMS[self.name], dict(self.options)
             _check.options(f"option of {self.name}", given, form.options)
@@ -46,9 +52,12 @@ class Architecture:
                     )
             if "sigmas" in given:
                 noise.parse_grid(str(given["sigmas"]))  # sigmas=5 was read as a number
-        elif "preconditioning" in dict(self.options):
-            preconditioning = dict(self.options)["preconditioning"]
-            _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
+        else:
+            given = dict(self.options)
+            if "preconditioning" in given:
+                _check.choice("preconditioning", given["preconditioning"], PRECONDITIONINGS)
+            if "per_level" in given:
+                noise.parse_grid(str(given["per_level"]))
         if not self.label:
             spelled = ",".join(f"{name}={_spell(value)}" for name, value in self.options)
             object.__setattr__(self, "label", f"{self.name}:{spelled}" if spelled else self.name)
@@ -94,10 +103,19 @@ class Architecture:
         """The preconditioning that the string names, None for the network's own."""
         return dict(self.options).get("preconditioning")
 
+    @property
+    def per_level(self) -> str | None:
+        """The grid at whose levels one network each is trained, None for one network for all."""
+        return dict(self.options).get("per_level")
+
     def network(self, image_shape: tuple[int, int, int]) -> Any:
         """The linen module, for images of this shape."""
-        options = {k: v for k, v in self.options if k != "preconditioning"}
+        options = {k: v for k, v in self.options if k not in NETWORK_OPTIONS}
         return networks.create(self.name, image_shape, **options)
+
+    def grid(self, sigmas: str) -> np.ndarray:
+        """The grid [T + 1] that it is sampled at, where `sigmas` names that of the study."""
+        return noise.parse_grid(self.per_level or sigmas)
 
     def check(self, data: ImageData) -> None:
         """Refuses, without the work of it, what could not be built or fitted for these images."""
@@ -186,11 +204,17 @@ class Study:
       budget: how long networks train.
       batch_size: of training.
       learning_rate: of training.
+      schedule: of the learning rate, "constant" or "cosine".
+      interpret: whether every network is also explained: its agreement with closed forms, how far
+        it sees, how well it commutes with shifts, its gap between training and held-out images.
       num_samples: samples a row, all rows from the same noise.
-      sigmas: the sampling grid, NAME:STEPS.
+      sigmas: the sampling grid, NAME:STEPS; networks for a grid of their own (per_level) are
+        sampled at its levels.
       solver: a solver's name.
       seed: of training subsets and starting noise.
       held_out: the share of images to hold out of a data set that brings no held-out images.
+      claims: keys of `CLAIMS` in claims.py: sentences of the literature that its report holds
+        against its rows.
     """
 
     name: str
@@ -201,11 +225,14 @@ class Study:
     budget: Budget = Budget(2000)
     batch_size: int = 128
     learning_rate: float = 2e-3
+    schedule: str = "constant"
+    interpret: bool = False
     num_samples: int = 360
     sigmas: str = "karras:18"
     solver: str = "heun"
     seed: int = 0
     held_out: float | None = None
+    claims: tuple[str, ...] = ()
 
     # What may be added to a study that is there.
     GROWS: ClassVar[tuple[str, ...]] = ("architectures", "num_train", "seeds")
@@ -228,6 +255,10 @@ class Study:
         _check.integer("batch_size", self.batch_size)
         _check.integer("num_samples", self.num_samples, minimum=LEAST_SAMPLES)
         _check.number("learning_rate", self.learning_rate, above=0)
+        _check.choice("schedule", self.schedule, SCHEDULES)
+        _check.boolean("interpret", self.interpret)
+        for name in self.claims:
+            _check.choice("claim", name, CLAIMS)
         _check.choice("solver", self.solver, SOLVERS)
         grid = noise.parse_grid(self.sigmas)
         for architecture in self.parsed():

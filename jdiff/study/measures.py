@@ -43,6 +43,10 @@ class Subject:
       spaces: feature spaces beside pixels: name -> encoder (images -> float32 [n, d]).
       seed: of bootstraps, subsets and noise.
       redraw: samples of another denoiser from the noise that `samples` were drawn from, or None.
+      references: the closed forms that denoiser and samples are explained by; None fits them.
+      most_levels: how many noise levels a denoiser is measured at, at most.
+      num_images: images of each set that measures of a denoiser take, by measure; left out, their
+        own numbers. More than there are is all that there are.
     """
 
     def __init__(
@@ -53,8 +57,14 @@ class Subject:
         spaces: Mapping[str, Callable[[Any], np.ndarray]] | None = None,
         seed: int = 0,
         redraw: Callable[[Denoiser], np.ndarray] | None = None,
+        references: Mapping[str, Denoiser] | None = None,
+        most_levels: int = 9,
+        num_images: Mapping[str, int] | None = None,
     ):
         """Nothing is computed before it is asked for."""
+        if references is not None:
+            self.references = dict(references)
+        self._most_levels, self._num_images = most_levels, dict(num_images or {})
         self.samples, self.data, self.denoiser = samples, data, denoiser
         self.spaces, self.seed, self.redraw = dict(spaces or {}), seed, redraw
         self._arrays: dict[str, tuple] = {}
@@ -72,14 +82,7 @@ class Subject:
     @functools.cached_property
     def references(self) -> dict[str, Denoiser]:
         """The closed forms that a denoiser and its samples are explained by."""
-        images, shape = self.data.images, self.data.image_shape
-        window = min(_WINDOW, 2 * min(shape[:2]) - 1)
-        return {
-            "optimal": OptimalDenoiser.fit(images),
-            "linear": LinearDenoiser.fit(images),
-            f"local_linear {window}": LocalLinearDenoiser.fit(images, patch_size=window),
-            "equivariant_linear": EquivariantLinearDenoiser.fit(images),
-        }
+        return references(self.data)
 
     @functools.cached_property
     def key(self) -> jax.Array:
@@ -121,13 +124,28 @@ class Subject:
 
     @functools.cached_property
     def levels(self) -> np.ndarray:
-        """Levels that the denoiser is measured at: its own, at most nine, or nine common ones."""
+        """Levels that the denoiser is measured at: of its own, or of the common ones."""
         own = getattr(self.denoiser, "sigmas", None)
-        if own is None:
-            return _SIGMAS
-        own = np.asarray(own, np.float64)
-        places = np.unique(np.linspace(0, len(own) - 1, min(len(_SIGMAS), len(own))).round())
-        return own[places.astype(int)]
+        levels = _SIGMAS if own is None else np.asarray(own, np.float64)
+        places = np.linspace(0, len(levels) - 1, min(self._most_levels, len(levels)))
+        return levels[np.unique(places.round()).astype(int)]
+
+    def num_images(self, name: str) -> int | None:
+        """How many images of each set a measure of the denoiser takes; None is its own number."""
+        asked = self._num_images.get(name)
+        return asked and min(asked, self.data.num_train, len(self.data.held_out))
+
+
+def references(data: ImageData) -> dict[str, Denoiser]:
+    """The closed forms that explain, fitted to the training images, by the names they go by."""
+    images, shape = data.images, data.image_shape
+    window = min(_WINDOW, 2 * min(shape[:2]) - 1)
+    return {
+        "optimal": OptimalDenoiser.fit(images),
+        "linear": LinearDenoiser.fit(images),
+        f"local_linear {window}": LocalLinearDenoiser.fit(images, patch_size=window),
+        "equivariant_linear": EquivariantLinearDenoiser.fit(images),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,18 +221,26 @@ def _balls(name: str) -> _Entry:
 
 
 def _locality(subject: Subject, space: str) -> Found:
-    profile = metrics.locality_profile(*_denoising(subject), subject.levels, key=subject.key)
+    profile = metrics.locality_profile(
+        *_denoising(subject),
+        subject.levels,
+        key=subject.key,
+        num_images=subject.num_images("locality_profile"),
+    )
     return {f"locality_profile {m.constants['q']:.0%}": m for m in profile}
 
 
 def _equivariance(subject: Subject, space: str) -> Found:
-    # A UNet of so many resolutions halves its grid once less.
-    resolutions = getattr(getattr(subject.denoiser, "module", None), "levels", 1)
-    halvings = resolutions - 1 if isinstance(resolutions, int) else 1
+    # How often a network halves its grid; once, of what does not say.
+    halvings = getattr(getattr(subject.denoiser, "module", None), "halvings", 1)
     least = min(subject.data.image_shape[:2])
     levels = max(1, min(halvings, (least - 1).bit_length() - 1))
     found = metrics.equivariance_error(
-        *_denoising(subject), subject.levels, key=subject.key, levels=levels
+        *_denoising(subject),
+        subject.levels,
+        key=subject.key,
+        levels=levels,
+        num_images=subject.num_images("equivariance_error"),
     )
     return {f"equivariance_error step {m.constants['step']}": m for m in found}
 
@@ -222,7 +248,13 @@ def _equivariance(subject: Subject, space: str) -> Found:
 def _explained(subject: Subject, space: str) -> Found:
     denoiser, train, held_out = _denoising(subject)
     found = metrics.explained_by(
-        denoiser, subject.references, train, held_out, subject.levels, key=subject.key
+        denoiser,
+        subject.references,
+        train,
+        held_out,
+        subject.levels,
+        key=subject.key,
+        num_images=subject.num_images("explained_by"),
     )
     return {
         f"explained_by {reference} {name}": measure
@@ -247,7 +279,14 @@ def _agreements(subject: Subject, space: str) -> Found:
 
 
 def _gap(subject: Subject, space: str) -> Found:
-    return {"psnr_gap": metrics.psnr_gap(*_denoising(subject), subject.levels, key=subject.key)}
+    return {
+        "psnr_gap": metrics.psnr_gap(
+            *_denoising(subject),
+            subject.levels,
+            key=subject.key,
+            num_images=subject.num_images("psnr_gap"),
+        )
+    }
 
 
 def _denoising(subject: Subject) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -297,7 +336,11 @@ class Measured:
 
 
 def measure(
-    subject: Subject, names: Sequence[str] | None = None, *, say: Callable[[str], None] = print
+    subject: Subject,
+    names: Sequence[str] | None = None,
+    *,
+    say: Callable[[str], None] = print,
+    skip: bool | None = None,
 ) -> Measured:
     """Takes measures of a subject.
 
@@ -305,12 +348,15 @@ def measure(
       subject: samples and data.
       names: keys of `MEASURES`; None takes all that can be taken.
       say: told what is being done.
+      skip: whether one that cannot be taken is left out with its reason; None leaves out those
+        that were not asked for by name.
 
     Raises:
-      ValueError: on an unknown or repeated name, or one asked for by name that cannot be taken.
+      ValueError: on an unknown or repeated name, or one that cannot be taken and is not left out.
     """
     check_names(names, subject.denoiser is not None)
     wanted = list(MEASURES) if names is None else list(names)
+    skip = names is None if skip is None else skip
     found: Found = {}
     skipped: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -325,7 +371,7 @@ def measure(
             try:
                 taken = entry.take(subject, space)
             except ValueError as error:
-                if names is not None:
+                if not skip:
                     raise ValueError(f"measure {name} cannot be taken: {error}") from error
                 skipped[_key(name, space)] = str(error)
                 continue

@@ -17,6 +17,7 @@ from jdiff._flops import count as count_flops
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser, OptimalDenoiser
 from jdiff.sampling.solvers import SOLVERS
+from jdiff.study import interpret
 from jdiff.study.config import Architecture, Study
 from jdiff.study.cost import FORWARDS_A_STEP
 from jdiff.study.saved import save
@@ -27,8 +28,8 @@ SUBSET, NOISE = 0, 1
 _BATCH_A_DEVICE = 256
 # The part of a record that the work gives.
 _MEASURED = (
-    *("num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
-    *("nfe", "measures", "verdict", "samples"),
+    *("num_params", "flops_per_image", "receptive_field", "budget", "seconds", "images_per_s"),
+    *("sigmas", "nfe", "measures", "verdict", "samples"),
 )
 
 
@@ -46,7 +47,7 @@ class Reference:
     @functools.cached_property
     def optimal(self) -> tuple[np.ndarray, dict[str, float]]:
         """The Bayes-optimal denoiser's samples from the study's noise, and their seconds."""
-        return draw(self._study, OptimalDenoiser.fit(self.data.images))
+        return draw(self._study, OptimalDenoiser.fit(self.data.images), self._study.sigmas)
 
     @functools.cached_property
     def held_out_neighbors(self) -> metrics.NearestTwo:
@@ -62,6 +63,12 @@ class Reference:
     def moments(self) -> metrics.Moments:
         """Mean and covariance of the training images, for the Fréchet distance."""
         return metrics.moments(self.data.images)
+
+    @functools.cached_property
+    def explanations(self) -> interpret.Explanations:
+        """The closed forms that networks are explained by, and their samples."""
+        drawn = lambda denoiser, grid: draw(self._study, denoiser, grid)[0]
+        return interpret.Explanations(self.data, self._study.seed, drawn)
 
 
 def flops_per_image(architecture: Architecture, data: ImageData) -> int:
@@ -123,15 +130,19 @@ def make(
         denoiser, record = _train(architecture, data, seed, config, run_dir, progress)
     # The optimal row's samples are those that every row is compared with.
     plain_optimal = architecture.name == "optimal" and not architecture.options
-    samples, seconds = reference.optimal if plain_optimal else draw(study, denoiser)
+    named = architecture.per_level or study.sigmas
+    samples, seconds = reference.optimal if plain_optimal else draw(study, denoiser, named)
     record["seconds"]["compile"] += seconds["compile"]
     record["seconds"]["sample"] = seconds["sample"]
     record["images_per_s"]["sample"] = study.num_samples / seconds["sample"]
-    grid = noise.parse_grid(study.sigmas)
+    grid = noise.parse_grid(named)
+    record["sigmas"] = named
     record["nfe"] = SOLVERS[study.solver].nfe(len(grid) - 1)
 
     neighbors = metrics.nearest_two(samples, data.images)
     measures = _measure(samples, reference, neighbors)
+    if study.interpret and not architecture.closed_form:
+        measures |= reference.explanations.of(denoiser, samples, named)
     record["measures"] = {name: value.to_dict() for name, value in measures.items()}
     record["verdict"] = metrics.verdict(measures)._asdict()
     record["samples"] = f"runs/{run_dir.name}/samples.npz"
@@ -155,16 +166,16 @@ def make(
     return record
 
 
-def draw(study: Study, denoiser: Denoiser) -> tuple[np.ndarray, dict[str, float]]:
+def draw(study: Study, denoiser: Denoiser, grid: str) -> tuple[np.ndarray, dict[str, float]]:
     """The study's samples of a denoiser, and seconds {"compile", "sample"}, compilation apart."""
-    key, count = study_key(study, NOISE), study.num_samples
+    count = study.num_samples
     # Batches of equal size, so that hardly a row is padding and the rate is that of the samples.
     batches = -(-count // (_BATCH_A_DEVICE * parallel.num_devices()))
     sample = functools.partial(
         sampling.sample,
         denoiser,
-        key,
-        sigmas=noise.parse_grid(study.sigmas),
+        study_key(study, NOISE),
+        sigmas=noise.parse_grid(grid),
         solver=study.solver,
         batch_size=-(-count // batches),
     )
@@ -204,22 +215,30 @@ def _train(
     progress: bool,
 ) -> tuple[Denoiser, dict]:
     network = architecture.network(data.image_shape)
-    result = training.train(
-        network,
-        data,
-        config,
-        key=jax.random.key(seed, impl="threefry2x32"),
-        run_dir=run_dir,
-        progress=progress,
-    )
+    options: Any = {
+        "key": jax.random.key(seed, impl="threefry2x32"),
+        "run_dir": run_dir,
+        "progress": progress,
+    }
+    if architecture.per_level is None:
+        result, num_networks = training.train(network, data, config, **options), 1
+    else:
+        grid = noise.parse_grid(architecture.per_level)
+        result, num_networks = (
+            training.train_levels(network, data, config, grid, **options),
+            len(grid) - 1,
+        )
     flops = networks.flops_per_image(network, data.image_shape)
-    images = config.steps * config.batch_size
+    steps = config.steps * num_networks
+    images = steps * config.batch_size
     return result.denoiser, {
         "preconditioning": result.denoiser.preconditioning,
-        "num_params": networks.num_params(network, data.image_shape),
+        "num_params": networks.num_params(network, data.image_shape) * num_networks,
         "flops_per_image": flops,
+        "receptive_field": networks.receptive_field(network, data.image_shape),
         "budget": {
-            "steps": config.steps,
+            "steps": steps,
+            "networks": num_networks,  # which share the steps
             "images": images,
             "flops": FORWARDS_A_STEP * flops * images,
         },

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jdiff import _check, data, parallel, report
-from jdiff.study import cost, files, laws, row
+from jdiff.study import claims, cost, files, laws, row
 from jdiff.study.config import LEAST_TRAIN, Architecture, Study, check_data
 from jdiff.study.laws import LawStudy
 from jdiff.training import TrainConfig
@@ -127,6 +127,7 @@ def run(
         records.append(record)
 
     results = files.results(study, command, records)
+    results["claims"] = claims.of(study.claims, records)
     rows = [directory.row(record) for record in records]
     parallel.on_writer(lambda: directory.write_report(results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")
@@ -183,11 +184,16 @@ def _train_config(
     """A row's training; a run that was begun keeps the steps that its budget bought then."""
     common = {
         "learning_rate": study.learning_rate,
+        "schedule": study.schedule,
         "preconditioning": architecture.preconditioning,
     }
     architecture.network(data.image_shape)
     begun = files.begun_steps(run_dir) if study.budget.unit == "seconds" else None
-    steps = begun or cost.steps(study.budget, architecture, data, study.batch_size, **common)
+    steps = begun
+    if steps is None:
+        steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
+        if architecture.per_level is not None:  # its networks share what a row has
+            steps = max(1, steps // (len(architecture.grid(study.sigmas)) - 1))
     steps = parallel.same_everywhere(steps)  # a timing differs from process to process
     return TrainConfig(
         steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common

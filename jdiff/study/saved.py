@@ -28,7 +28,8 @@ from jdiff.denoisers import (
     RandomPolynomialDenoiser,
 )
 from jdiff.denoisers.posterior import Bank
-from jdiff.training.restore import restore
+from jdiff.training.levels import KIND as LEVELS
+from jdiff.training.restore import restore, restore_levels
 from jdiff.training.rundir import RunDirectory
 
 _FORMS = (
@@ -56,12 +57,20 @@ def save(run_dir: str | os.PathLike, denoiser: Denoiser, config: dict | None = N
 
     Raises:
       TypeError: on a denoiser that is not one of the closed forms.
-      ValueError: if the directory belongs to something else.
+      ValueError: on one whose training set is split over devices, or if the directory belongs to
+        something else.
     """
     if not isinstance(denoiser, _FORMS):
         raise TypeError(
             f"denoiser must be one of {', '.join(form.__name__ for form in _FORMS)} (networks are "
             f"saved by jdiff.train(run_dir=...)); got {type(denoiser).__name__}."
+        )
+    sets = [getattr(denoiser, name) for name in getattr(denoiser, "sharded_fields", ())]
+    if any(held is not None and held.mesh is not None for held in sets):
+        raise ValueError(
+            "denoiser must hold its training set whole; got one that jdiff.parallel.shard has "
+            "split over devices. Save the denoiser that was given to shard, and shard it again "
+            "when it is loaded."
         )
     arrays: dict[str, np.ndarray] = {}
     form = _take_apart(denoiser, "", arrays)
@@ -85,15 +94,18 @@ def load(run_dir: str | os.PathLike, *, network: nn.Module | None = None) -> Den
     """
     run = RunDirectory(run_dir)
     config = run.config()
-    kind = _check.choice("kind in config.json", config.get("kind"), ("closed_form", "network"))
+    kind = _check.choice(
+        "kind in config.json", config.get("kind"), ("closed_form", "network", LEVELS)
+    )
     wanted = (
         ("form",) if kind == "closed_form" else ("architecture", "train", "data", "image_shape")
     )
     lacking = [name for name in wanted if name not in config]
     if lacking:
         raise ValueError(f"{run.path / 'config.json'} is damaged: it lacks {', '.join(lacking)}.")
-    if kind == "network":
-        return restore(run_dir, _module(config["architecture"]) if network is None else network)
+    if kind != "closed_form":
+        network = _module(config["architecture"]) if network is None else network
+        return (restore_levels if kind == LEVELS else restore)(run_dir, network)
     path = run.path / _ARRAYS
     try:
         arrays = _files.read_arrays(path)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jdiff import _check, _files, data, noise, parallel, report, sampling, training
-from jdiff.denoisers import Denoiser
+from jdiff.denoisers import Denoiser, guide
 from jdiff.denoisers.protocol import check_levels
 from jdiff.study.config import Architecture
 from jdiff.study.saved import load, save
@@ -37,7 +37,8 @@ def train(
       architecture: what.
       spec: a data set, as `jdiff.data.load` reads it.
       out: the run directory.
-      config: how a network is trained; a preconditioning that the architecture names goes first.
+      config: how a network is trained; a preconditioning that the architecture names goes first. Of
+        an architecture with per_level every level's network is trained so.
       num_train: how many training images, drawn by the seed; None takes all.
       seed: of the subset, initialisation and batches.
       data_dir: where TFDS data sets lie.
@@ -82,12 +83,18 @@ def train(
         return f"fitted {architecture.label} to {images.num_train} images: {out}"
     if architecture.preconditioning is not None:
         config = dataclasses.replace(config, preconditioning=architecture.preconditioning)
-    result = training.train(network, images, config, key=key, run_dir=out)
-    history = result.history
+    options: Any = {"key": key, "run_dir": out}
+    if architecture.per_level is None:
+        result = training.train(network, images, config, **options)
+    else:
+        grid = noise.parse_grid(architecture.per_level)
+        result = training.train_levels(network, images, config, grid, **options)
+    loss = np.mean(result.history["loss"][-50:])
+    held_out_loss = result.history["held_out_loss"][-1]
+    each = "" if architecture.per_level is None else " a level"
     return (
-        f"trained {architecture.label} for {config.steps} steps on {images.num_train} images: "
-        f"loss {np.mean(history['loss'][-50:]):.4g}, held out {history['held_out_loss'][-1]:.4g}; "
-        f"{out}"
+        f"trained {architecture.label} for {config.steps} steps{each} on {images.num_train} "
+        f"images: loss {loss:.4g}, held out {held_out_loss:.4g}; {out}"
     )
 
 
@@ -98,6 +105,7 @@ def sample(
     sigmas: str | None = None,
     solver: str = "heun",
     labels: int | None = None,
+    guidance_scale: float | None = None,
     seed: int = 0,
     out: str | os.PathLike | None = None,
     force: bool = False,
@@ -110,6 +118,7 @@ def sample(
       sigmas: GRID:STEPS; None is the denoiser's own levels, else karras:18.
       solver: a solver's name.
       labels: one class for all, or None.
+      guidance_scale: of classifier-free guidance, which needs labels; 1 is none.
       seed: of the noise.
       out: the npz; None is drawn.npz in the run directory.
       force: replaces files that are there.
@@ -127,6 +136,8 @@ def sample(
     if taken and not force:
         raise FileExistsError(f"out {taken[0]} is there already; choose another --out, or --force.")
     denoiser = load(run_dir)
+    if guidance_scale is not None:
+        denoiser = guide(denoiser, guidance_scale)
     grid = grid_of(denoiser, sigmas)
     key = jax.random.key(seed, impl="threefry2x32")
     images = sampling.sample(denoiser, key, num, sigmas=grid, solver=solver, labels=labels)

@@ -1,6 +1,15 @@
 """Training: a network and images in, a denoiser and its history out."""
 
+from jdiff.training.levels import train_levels
 from jdiff.training.loop import TRAIN, TrainResult, check_arguments, train
 from jdiff.training.state import TrainConfig, TrainState
 
-__all__ = ["TRAIN", "TrainConfig", "TrainResult", "TrainState", "check_arguments", "train"]
+__all__ = [
+    "TRAIN",
+    "TrainConfig",
+    "TrainResult",
+    "TrainState",
+    "check_arguments",
+    "train",
+    "train_levels",
+]

@@ -34,7 +34,7 @@ class TrainResult:
     """What training gives.
 
     Attributes:
-      denoiser: the network with its averaged (EMA) weights.
+      denoiser: a NetworkDenoiser (of `train_levels` a PerLevelDenoiser) with averaged weights.
       history: arrays "step" and "loss" (every step, the weights of that moment), "held_out_step"
         and "held_out_loss" (averaged weights, the same draws every time).
       seconds: {"compile", "train"}: the first call beyond a step's time; all steps without
@@ -42,7 +42,7 @@ class TrainResult:
       images_per_s: training examples a second, without the first step; None after fewer than two.
     """
 
-    denoiser: NetworkDenoiser
+    denoiser: Any
     history: dict[str, np.ndarray]
     seconds: dict[str, float]
     images_per_s: float | None
@@ -94,15 +94,12 @@ def train(
     compiled = programs(network, config, data.image_shape)
     train_key = jax.random.fold_in(key, TRAIN)
     host_state = jax.device_get(compiled.init(jax.random.fold_in(train_key, _INIT)))
-    if len(host_state.variables) > 1 and config.batch_size % parallel.num_devices():
-        raise ValueError(
-            f"batch_size must divide over the {parallel.num_devices()} devices for a network with "
-            f"batch statistics, or padding would enter them; got {config.batch_size}."
-        )
+    if len(host_state.variables) > 1:
+        _check_batch_statistics(config.batch_size)
 
     run = None
     if run_dir is not None:
-        run = _Run(run_dir, _describe(network, data, config, preconditioning, data_std, key))
+        run = _Run(run_dir, describe_run(network, data, config, preconditioning, key))
     lines: list[dict] = []
     if run is not None:
         host_state, lines = run.resume(host_state)
@@ -112,11 +109,12 @@ def train(
     conditional = getattr(network, "num_classes", None) is not None
     labels = (data.labels, data.held_out_labels) if conditional else (None, None)
     std = np.float32(data_std)
+    level = None if isinstance(config.noise, str) else np.float32(config.noise)
     steps_key = jax.random.fold_in(train_key, _STEPS)
     # One key for all runs, whatever theirs: held-out losses are compared between them.
     held_out_key = jax.random.fold_in(jax.random.key(TRAIN, impl="threefry2x32"), _HELD_OUT)
-    training_set = parallel.replicate((data.images, labels[0], cdf, std, steps_key))
-    held_out = parallel.replicate((data.held_out, labels[1], None, std, held_out_key))
+    training_set = parallel.replicate((data.images, labels[0], cdf, std, steps_key, level))
+    held_out = parallel.replicate((data.held_out, labels[1], None, std, held_out_key, level))
 
     eval_every = config.eval_every or max(1, config.steps // 20)
     checkpoint_every = config.checkpoint_every or max(1, config.steps // 10)
@@ -285,6 +283,21 @@ def check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
         )
 
 
+def _check_batch_statistics(batch_size: int) -> None:
+    """Refuses batches that statistics cannot be taken of."""
+    devices = parallel.num_devices()
+    if batch_size % devices:
+        raise ValueError(
+            f"batch_size must divide over the {devices} devices for a network with batch "
+            f"statistics, or padding would enter them; got {batch_size}."
+        )
+    if batch_size < 2 * devices:
+        raise ValueError(
+            "batch_size must be at least 2 a device for a network with batch statistics, or every "
+            f"feature of one image is divided by itself; got {batch_size} on {devices} device(s)."
+        )
+
+
 def _check_finite(lines: list[dict], run: _Run | None) -> None:
     value = lambda line: line.get("loss", line.get("held_out_loss"))
     bad = next((line for line in lines if not np.isfinite(value(line))), None)
@@ -310,12 +323,11 @@ def _held_out_line(
     return {"step": step, "held_out_loss": float(totals[0] / totals[1])}
 
 
-def _describe(
+def describe_run(
     network: nn.Module,
     data: ImageData,
     config: TrainConfig,
     preconditioning: str,
-    data_std: float,
     key: jax.Array,
 ) -> dict:
     """What config.json says of a run."""
@@ -328,7 +340,7 @@ def _describe(
             "name": data.name,
             "num_train": data.num_train,
             "fingerprint": data.fingerprint(),
-            "std": data_std,
+            "std": _data_std(data),
         },
         "train": dataclasses.asdict(config),
         "key": describe_key(key),

@@ -80,8 +80,12 @@ class RunDirectory:
 
     def cut_back(self, step: int) -> None:
         """Drops from metrics.jsonl what came after `step` steps, and a line half written."""
-        kept = [line for line in self.lines() if _within(line, step)]
-        _files.write_text(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        self.replace([line for line in self.lines() if _within(line, step)])
+
+    def replace(self, lines: Iterable[dict]) -> None:
+        """Writes metrics.jsonl anew."""
+        text = "".join(json.dumps(_files.plain(line)) + "\n" for line in lines)
+        _files.write_text(self._metrics, text)
 
     def lines(self) -> list[dict]:
         """The lines of metrics.jsonl, without one that a kill cut off."""

@@ -1,10 +1,13 @@
 """What training carries from step to step, and what a user sets before it."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 
 from jdiff import _check
@@ -20,6 +23,7 @@ class TrainConfig:
       steps: optimizer steps.
       batch_size: examples a step over all devices, drawn with replacement.
       learning_rate: of AdamW (or SGD) after warm-up.
+      schedule: "constant", or "cosine": from learning_rate down to 0 at the last step.
       warmup: steps over which the learning rate rises linearly from 0.
       weight_decay: of AdamW.
       ema_decay: of the weights' moving average, which is what is sampled; it starts lower, as
@@ -38,6 +42,7 @@ class TrainConfig:
     steps: int = 2000
     batch_size: int = 128
     learning_rate: float = 2e-3
+    schedule: str = "constant"
     warmup: int = 100
     weight_decay: float = 0.0
     ema_decay: float = 0.999
@@ -62,6 +67,7 @@ class TrainConfig:
         _check.number("weight_decay", self.weight_decay, above=0, closed="[")
         _check.number("ema_decay", self.ema_decay, above=0, below=1, closed="[")
         _check.number("label_dropout", self.label_dropout, above=0, below=1, closed="[]")
+        _check.choice("schedule", self.schedule, SCHEDULES)
         _check.choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.preconditioning is not None:
             _check.choice("preconditioning", self.preconditioning, PRECONDITIONINGS)
@@ -84,12 +90,25 @@ OPTIMIZERS = {
 }
 
 
+# The share of the learning rate at a share of the steps after warm-up.
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + jnp.cos(jnp.pi * done)) / 2,
+}
+
+
+def learning_rate(config: TrainConfig, count: Any) -> Any:
+    """The learning rate of step `count`, from 0: warm-up, then the schedule."""
+    rising = jnp.minimum(1, (count + 1) / config.warmup) if config.warmup else 1.0
+    done = jnp.clip((count - config.warmup) / max(1, config.steps - config.warmup), 0, 1)
+    return config.learning_rate * rising * SCHEDULES[config.schedule](done)
+
+
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """The optimizer with its warm-up."""
-    rate = lambda count: config.learning_rate * jax.numpy.minimum(1, (count + 1) / config.warmup)
-    return OPTIMIZERS[config.optimizer](
-        rate if config.warmup else config.learning_rate, config.weight_decay
-    )
+    """The optimizer with its learning rates."""
+    constant = config.schedule == "constant" and not config.warmup
+    rate = config.learning_rate if constant else functools.partial(learning_rate, config)
+    return OPTIMIZERS[config.optimizer](rate, config.weight_decay)
 
 
 class TrainState(flax.struct.PyTreeNode):

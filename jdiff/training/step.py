@@ -6,6 +6,7 @@ what one sees. The gradient is psum(sum_i w_i g_i) / psum(sum_i w_i), w_i = 0 fo
 a batch which does not divide over the devices.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,7 +29,8 @@ _LEVEL, _NOISE, _LABEL = 1, 2, 3
 def make_step(module: nn.Module, config: TrainConfig) -> Callable:
     """The training step of one device: (state, data) -> (state, loss of the batch before it).
 
-    `data` is (images, labels, cdf, data_std, key), as every device holds them.
+    `data` is (images, labels, cdf, data_std, key, level), as every device holds them; level is the
+    one noise level that is trained at, None where levels are drawn.
     """
     loss_of = _loss_function(module, config)
     update_rule = optimizer(config)
@@ -70,9 +72,20 @@ class Programs(NamedTuple):
     most: int
 
 
-@functools.lru_cache(maxsize=64)
 def programs(module: nn.Module, config: TrainConfig, image_shape: tuple[int, int, int]) -> Programs:
-    """The programs of a network and a configuration; a second seed does not compile again."""
+    """The programs of a network and a configuration.
+
+    A second seed does not compile again, nor does another level where one level is trained at.
+    """
+    if not isinstance(config.noise, str):
+        config = dataclasses.replace(config, noise=1.0)  # the level itself is an argument
+    return _programs(module, config, image_shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(
+    module: nn.Module, config: TrainConfig, image_shape: tuple[int, int, int]
+) -> Programs:
     step = make_step(module, config)
     loss_of = _loss_function(module, config)
 
@@ -120,12 +133,13 @@ def _loss_function(module: nn.Module, config: TrainConfig) -> Callable:
     last one not full.
     """
     preconditioning = config.preconditioning or default_preconditioning(module)
+    one_level = not isinstance(config.noise, str)
     draw_sigma = noise.training_noise(config.noise)
     conditional = getattr(module, "num_classes", None) is not None
     per_device = parallel.rows_per_device(config.batch_size)
 
     def loss_of(variables: Any, data: tuple, batch: jax.Array, examples: int, train: bool) -> Any:
-        images, labels, cdf, data_std, key = data
+        images, labels, cdf, data_std, key, level = data
         place = parallel.axis_index() * per_device + jnp.arange(per_device)
         first = 0 if train else batch * config.batch_size
         counted = (place < config.batch_size) & (first + place < examples)
@@ -133,7 +147,11 @@ def _loss_function(module: nn.Module, config: TrainConfig) -> Callable:
         rows = batches.draw(keys, len(images), cdf)
         x = batches.gather(images, rows)
         fold = lambda purpose: jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
-        sigma = jax.vmap(draw_sigma)(fold(_LEVEL))
+        sigma = (
+            jnp.full(per_device, level, jnp.float32)
+            if one_level
+            else jax.vmap(draw_sigma)(fold(_LEVEL))
+        )
         z = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(fold(_NOISE))
         label = None
         if conditional and labels is not None:

@@ -5,69 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hard_points import CASES, brute_force, features
 
 from jdiff.metrics import balls
 from jdiff.metrics.balls import in_balls
-
-
-def distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Euclidean [n, N] by float64 differences of the float32 values compared."""
-    unit = lambda x: x / np.float32(255) if x.dtype == np.uint8 else (x.astype("f4") + 1) / 2
-    rows = [(unit(x) if x.ndim == 4 else x.astype("f4")) for x in (queries, references)]
-    q, r = (x.reshape(len(x), -1).astype(np.float64) for x in rows)
-    return np.stack([np.sqrt(np.square(one - r).sum(axis=1)) for one in q])
-
-
-def features(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(size=(70, 20)), rng.normal(size=(900, 20))
-
-
-def offset(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Spread 1 about 10,000: |q|^2 - 2 q.r + |r|^2 without a centre is rounding."""
-    return tuple(x + 1e4 for x in features(rng))  # type: ignore[return-value]
-
-
-def outlier(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    queries, references = features(rng)
-    queries[0], references[0] = 1e6, -1e6
-    return queries, references
-
-
-def tiny(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Products underflow float32."""
-    return tuple(x * 1e-19 for x in features(rng))  # type: ignore[return-value]
-
-
-def huge(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Squares overflow float32."""
-    return tuple(x * 1e25 for x in features(rng))  # type: ignore[return-value]
-
-
-def nearly_huge(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Squares are finite in float32, and most of their sums are not."""
-    return tuple(x * 3e18 for x in features(rng))  # type: ignore[return-value]
-
-
-def images(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(0, 1, (80, 4, 3, 2)), rng.integers(0, 256, (300, 4, 3, 2), dtype=np.uint8)
 
 
 def whole(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Whole numbers, with repeats: every sum is exact, and every distance met many times."""
     references = rng.integers(-2, 3, (300, 4)).astype(np.float64)
     return references[rng.permutation(300)[:80]], references
-
-
-def few(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(size=(11, 3)), rng.normal(size=(2, 3))
-
-
-def many_queries(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """More than are taken at a time."""
-    return rng.normal(size=(balls.QUERIES + 77, 4)), rng.normal(size=(300, 4))
-
-
-CASES = [features, offset, outlier, tiny, huge, nearly_huge, images, whole, few, many_queries]
 
 
 def some_radii(d: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +26,11 @@ def some_radii(d: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
     return columns[i] * (1 + 1e-12), rows[:, j] * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*CASES, whole], ids=lambda case: case.__name__)
 @pytest.mark.parametrize("parts", [1, 7])
 def test_in_balls_is_a_float64_brute_force(case, parts, rng):
     queries, references = case(rng)
-    d = distances(queries, references)
+    d = brute_force(queries, references)
     radii, query_radii = some_radii(d, exact=case is whole)
     found = in_balls(queries, references, radii=radii, query_radii=query_radii, num_parts=parts)
     inside, around = d <= radii, d <= query_radii[:, None]
@@ -99,7 +46,7 @@ def test_in_balls_is_a_float64_brute_force(case, parts, rng):
 @pytest.mark.core
 def test_only_the_balls_given_count(rng):
     queries, references = features(rng)
-    d = distances(queries, references)
+    d = brute_force(queries, references)
     radii, query_radii = np.full(900, 5.5), np.full(70, 4.5)
     both = in_balls(queries, references, radii=radii, query_radii=query_radii)
     one = in_balls(queries, references, radii=radii)
@@ -146,7 +93,7 @@ def tiles(monkeypatch) -> list[tuple[int, int]]:
 
 def test_tiles_do_not_matter(tiles, monkeypatch, rng):
     queries, references = whole(rng)
-    radii, query_radii = some_radii(distances(queries, references), exact=True)
+    radii, query_radii = some_radii(brute_force(queries, references), exact=True)
     found = []
     for rows, columns in ((80, 300), (80, 64), (33, 64), (1024, 5000)):
         monkeypatch.setattr(balls, "QUERIES", rows)
@@ -185,7 +132,7 @@ def test_float32_leaves_few_pairs_open_and_some(rng, monkeypatch):
 
     monkeypatch.setattr(balls, "_distances", spy)
     queries, references = rng.normal(size=(500, 64)), rng.normal(size=(600, 64))
-    d = distances(queries, references)
+    d = brute_force(queries, references)
     in_balls(queries, references, radii=np.sort(d, axis=0)[5] * (1 + 1e-12))
     # 600 spheres go through a query each; and hardly a pair is as near to one by chance.
     assert 600 <= sum(pairs) < 700

@@ -5,73 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hard_points import CASES, brute_force, compared, features, images, offset, outlier, twins
 from sklearn.neighbors import NearestNeighbors
 
 from jdiff.metrics import inside_balls, nearest, neighbors, shortlist
 from jdiff.metrics.neighbors import nearest_cosine
-
-
-def brute_force(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Euclidean distances [n, N] by float64 differences of the float32 values compared."""
-    unit = lambda x: x / np.float32(255) if x.dtype == np.uint8 else (x.astype("f4") + 1) / 2
-    rows = [(unit(x) if x.ndim == 4 else x.astype("f4")) for x in (queries, references)]
-    q, r = (x.reshape(len(x), -1).astype(np.float64) for x in rows)
-    return np.stack([np.sqrt(np.square(one - r).sum(axis=1)) for one in q])
-
-
-def twins(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Forty families of 25 images a few grey levels apart, far from their mean."""
-    families = rng.integers(10, 245, (40, 1, 8, 8, 1))
-    references = (families + rng.integers(-1, 2, (40, 25, 8, 8, 1))).reshape(-1, 8, 8, 1)
-    queries = (families[:, 0] + rng.normal(0, 0.5, (40, 8, 8, 1))) / 127.5 - 1
-    return queries.astype(np.float32), references.astype(np.uint8)
-
-
-def images(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(0, 1, (30, 6, 5, 3)), rng.integers(0, 256, (700, 6, 5, 3), dtype=np.uint8)
-
-
-def float_images(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(0, 1, (30, 6, 5, 3)), rng.uniform(-1, 1, (700, 6, 5, 3))
-
-
-def features(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(size=(50, 20)), rng.normal(size=(900, 20))
-
-
-def offset(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Spread 1 about 10,000: |q|^2 - 2 q.r + |r|^2 without a centre is rounding."""
-    return tuple(x + 1e4 for x in features(rng))  # type: ignore[return-value]
-
-
-def outlier(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One reference and one query a million times farther out than all others."""
-    queries, references = features(rng)
-    queries[0], references[0] = 1e6, -1e6
-    return queries, references
-
-
-def tiny(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Products underflow float32, and not all to 0: without that bound 73 % are wrong."""
-    return tuple(x * 1e-19 for x in features(rng))  # type: ignore[return-value]
-
-
-def huge(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Squares overflow float32."""
-    return tuple(x * 1e25 for x in features(rng))  # type: ignore[return-value]
-
-
-def few(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Fewer references than a list holds."""
-    return rng.normal(size=(9, 3)), rng.normal(size=(7, 3))
-
-
-def many_queries(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """More than are taken at a time."""
-    return rng.normal(size=(neighbors.QUERIES + 77, 4)), rng.normal(size=(300, 4))
-
-
-CASES = [twins, images, float_images, features, offset, outlier, tiny, huge, few, many_queries]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -200,9 +138,7 @@ def test_among_allows_only_those(num, rng):
 
 def cosines(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     """[n, N] in float64, of the float32 values compared."""
-    unit = lambda x: x / np.float32(255) if x.dtype == np.uint8 else (x.astype("f4") + 1) / 2
-    rows = [(unit(x) if x.ndim == 4 else x.astype("f4")) for x in (queries, references)]
-    q, r = (x.reshape(len(x), -1).astype(np.float64) for x in rows)
+    q, r = compared(queries), compared(references)
     length = lambda x: np.sqrt(np.square(x).sum(axis=-1))
     return np.stack([(r * one).sum(axis=1) / (length(r) * length(one)) for one in q])
 

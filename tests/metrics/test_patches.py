@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -150,9 +151,11 @@ def test_tiles_cover_every_pixel():
 # Windows.
 
 
-def brute_force(images: np.ndarray, train: np.ndarray, k: int, place: str) -> np.ndarray:
+def brute_force(
+    images: np.ndarray, train: np.ndarray, k: int, place: str, values: Callable = unit
+) -> np.ndarray:
     """The centre of the nearest training window [n, H, W, C], float64, first of equal ones."""
-    x, t = unit(images), unit(train)
+    x, t = values(images), values(train)
     height, width = x.shape[1:3]
     ends = lambda p, size: (min(p, k // 2), min(size - 1 - p, k // 2))
     cut = lambda i, j: (ends(i, height), ends(j, width))
@@ -194,6 +197,25 @@ def test_centres_are_those_of_a_brute_force(place, k, shape, rng):
         np.asarray(measured.per_sample), (differences <= eps).mean(axis=(1, 2))
     )
     assert 0 < measured.value < 1
+
+
+@pytest.mark.parametrize("place", ["same", "any"])
+def test_of_equally_near_windows_the_first_counts(place, rng):
+    # Three levels: most windows have several that are equally near and not equal.
+    sizes = (60, 9) if place == "same" else (12, 6)
+    train, images = (rng.choice([0, 7, 255], (n, 6, 6, 1)).astype(np.uint8) for n in sizes)
+    expected = brute_force(images, train, 3, place, values=lambda x: x.astype(int))
+
+    def levels(x: np.ndarray, size: int | None) -> np.ndarray:
+        return np.rint(255 * patches._nearest_centres(x, train, 3, place == "any", size))
+
+    for size in (None, 1, 7):
+        np.testing.assert_array_equal(levels(images, size), expected)
+    # What a device of several would be asked.
+    np.testing.assert_array_equal(levels(images[4:6], None), expected[4:6])
+    if place == "same":
+        backwards = brute_force(images, train[::-1], 3, place, values=lambda x: x.astype(int))
+        assert np.mean(backwards != expected) > 0.05
 
 
 @pytest.mark.parametrize("place", ["same", "any"])

@@ -108,9 +108,9 @@ def test_block_size_does_not_matter(digits, monkeypatch):
     train, _ = digits
     kernel, sizes = spectrum._image_spectra, []
 
-    def spy(images, averages):
+    def spy(images, averages, **static):
         sizes.append(images.shape[0])
-        return kernel(images, averages)
+        return kernel(images, averages, **static)
 
     monkeypatch.setattr(spectrum, "_image_spectra", spy)
     whole = radial_spectrum(train)

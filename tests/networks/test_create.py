@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from jdiff import networks
-from jdiff.networks import MLP, BottleneckMLP, UNet
+from jdiff.networks import MLP, BottleneckMLP, PaperUNet, ResNet, UNet
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (28, 28, 1), (1, 1, 2), (5, 7, 3)], ids=str)
 def test_every_network_is_created_without_options_for_any_shape(name, image_shape):
+    if name == "paper_unet" and image_shape in ((1, 1, 2), (5, 7, 3)):
+        with pytest.raises(ValueError, match="must have an even height and width"):
+            networks.create(name, image_shape)
+        return
     module = networks.create(name, image_shape)
     x, t = jnp.zeros((2, *image_shape)), jnp.zeros(2)
     y = jax.eval_shape(lambda: module.apply(module.init(jax.random.key(0), x, t), x, t))
@@ -62,20 +66,21 @@ def test_given_options_win():
 
 def test_default_preconditionings():
     assert UNet.preconditioning == "edm"
-    assert MLP.preconditioning == BottleneckMLP.preconditioning == "x0"
+    assert MLP.preconditioning == BottleneckMLP.preconditioning == PaperUNet.preconditioning == "x0"
+    assert ResNet.preconditioning == "edm"
 
 
 def test_unknown_names_are_refused_with_close_matches():
-    with pytest.raises(ValueError, match="network is 'unett'. Did you mean 'unet'.*, mlp, unet"):
+    with pytest.raises(ValueError, match="network is 'unett'. Did you mean 'unet'.*, resnet, unet"):
         networks.create("unett", (8, 8, 1))
-    with pytest.raises(ValueError, match="network is 'resnet'"):
-        networks.option_types("resnet")
+    with pytest.raises(ValueError, match="network is 'transformer'.*, kamb_unet, mlp, paper_unet,"):
+        networks.option_types("transformer")
 
 
 @pytest.mark.parametrize("option", ["widht", "preconditioning", "parent"])
 def test_unknown_options_are_refused_with_the_list(option):
     words = (
-        f"option of unet is '{option}'.*Accepted: blocks, levels, norm, num_classes, skips, width"
+        f"option of unet is '{option}'.*: activation, attention, biases, .*, skips, time, up, width"
     )
     with pytest.raises(ValueError, match=words):
         networks.create("unet", (8, 8, 1), **{option: 3})
@@ -103,13 +108,18 @@ def test_option_types():
         "output": str,
         "time": bool,
         "num_classes": int,
+        "activation": str,
+        "dropout": float,
+        "dtype": str,
     }
+    assert networks.option_types("unet")["attention"] is tuple
+    assert networks.option_types("unet")["bottleneck"] is int
     assert networks.option_types("unet")["skips"] is bool
     assert networks.option_types("bottleneck_mlp")["code_dim"] is int
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("cls", [UNet, MLP, BottleneckMLP])
+@pytest.mark.parametrize("cls", list(networks.NETWORKS.values()))
 def test_equal_options_are_one_cache_key(cls):
     a, b = cls(width=8), cls(width=np.int64(8))
     assert a == b
@@ -120,6 +130,21 @@ def test_equal_options_are_one_cache_key(cls):
     networks.num_params(a, (8, 8, 1))
     assert a == b
     assert hash(a) == hash(b)
+
+
+@pytest.mark.core
+def test_a_preset_is_its_class_with_its_options():
+    image_shape = (28, 28, 1)
+    kamb = networks.create("kamb_unet", image_shape)
+    assert kamb == PaperUNet(width=64, levels=2, norm="none", biases=True, time=True)
+    assert networks.option_types("kamb_unet") == networks.option_types("paper_unet")
+    # What is given wins, and is checked like the class's own.
+    assert networks.create("kamb_unet", image_shape, width=8).width == 8
+    with pytest.raises(ValueError, match="option of kamb_unet is 'widht'. Did you mean 'width'"):
+        networks.create("kamb_unet", image_shape, widht=8)
+    for name, (class_name, options) in networks.PRESETS.items():
+        assert name not in networks.NETWORKS
+        assert set(options) <= set(networks.option_types(class_name))
 
 
 def test_modules_of_two_networks_differ():

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,101 +15,63 @@ def draw(rng, *shape):
     return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
 
-# Group norm and SiLU
-
-
-def norm_silu(x, scale, bias, groups):
-    """Group norm and SiLU as the papers write them, float64, one image and group at a time."""
-    x, scale, bias = (np.asarray(a, np.float64) for a in (x, scale, bias))
-    z = np.empty_like(x)
-    size = x.shape[-1] // groups
-    for image in range(len(x)):
-        for g in range(groups):
-            c = slice(g * size, (g + 1) * size)
-            part = x[image, :, :, c]
-            z[image, :, :, c] = (part - part.mean()) / np.sqrt(part.var() + 1e-6)
-    z = z * scale + bias
-    return z / (1 + np.exp(-z))
-
-
-@pytest.fixture
-def norm_case(rng):
-    module = layers.NormSilu()
-    x = 2 * draw(rng, 3, 4, 5, 12) + 1
-    scale, bias = 1 + 0.3 * draw(rng, 12), 0.3 * draw(rng, 12)
-    variables = {"params": {"GroupNorm_0": {"scale": scale, "bias": bias}}}
-    return module, variables, x, scale, bias
+# Convolutions
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_norm_silu_equals_the_formula(norm_case, offset):
-    module, variables, x, scale, bias = norm_case
-    y = jax.jit(module.apply)(variables, x + offset)
-    expected = norm_silu(x + offset, scale, bias, groups=3)
-    # An offset of 100 on a spread of 2 costs float32 the mean's rounding, 1e-5; the difference of
-    # two raw moments would be off by 1e-3.
-    np.testing.assert_allclose(y, expected, atol=1e-5 if offset == 0 else 5e-5)
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize(
+    ("size", "k", "stride"),
+    [
+        ((4, 6), 3, 1),
+        ((3, 5), 5, 1),
+        ((1, 1), 3, 1),
+        ((2, 2), 7, 1),
+        ((4, 6), 3, 2),
+        ((2, 4), 3, 2),
+    ],
+    ids=str,
+)
+def test_a_convolution_sees_zeros_or_the_other_side(padding, size, k, stride, rng, convolved):
+    x, kernel = draw(rng, 2, *size, 3), draw(rng, k, k, 3, 4)
+    module = layers.conv(4, k, stride, padding=padding, use_bias=False)
+    y = jax.jit(module.apply)({"params": {"kernel": kernel}}, x)
+    # Of stride 2 the first output is centred on the second pixel with zeros, on the first else.
+    before = 0 if (stride, padding) == (2, "zeros") else k // 2
+    # Up to 147 products of order 1.
+    np.testing.assert_allclose(y, convolved(x, kernel, padding, stride, before), atol=5e-5)
 
 
-def test_norm_silu_gradients_equal_differences_of_the_formula(norm_case, rng):
-    module, variables, x, scale, bias = norm_case
-    scaled = lambda x, scale, bias: module.apply(
-        {"params": {"GroupNorm_0": {"scale": scale, "bias": bias}}}, x
-    )
-    del variables
-    points = (x, scale, bias)
-    tangents = tuple(draw(rng, *a.shape) for a in points)
-    cotangent = draw(rng, *x.shape)
-    exact = lambda a: np.asarray(a, np.float64)
-    moved = lambda h: [exact(a) + h * exact(t) for a, t in zip(points, tangents, strict=True)]
-    at = lambda h: norm_silu(*moved(h), groups=3)
-    slope = (at(1e-5) - at(-1e-5)) / 2e-5
-    forward = jax.jit(lambda p, t: jax.jvp(scaled, p, t)[1])(points, tangents)
-    np.testing.assert_allclose(forward, slope, atol=1e-4)
-    # Reverse mode is the transpose of it.
-    gradients = jax.jit(lambda p, g: jax.vjp(scaled, *p)[1](g))(points, cotangent)
-    reverse = sum(float(jnp.vdot(g, t)) for g, t in zip(gradients, tangents, strict=True))
-    # 720 products of order 1, summed in float32.
-    assert reverse == pytest.approx(np.vdot(cotangent, slope), abs=1e-3)
-
-
-def test_norm_none_is_silu_alone(rng):
-    x = draw(rng, 2, 3, 3, 8)
-    module = layers.NormSilu("none")
-    variables = module.init(jax.random.key(0), x)
-    assert variables == {}
-    np.testing.assert_array_equal(module.apply(variables, x), nn.silu(x))
-
-
-@pytest.mark.parametrize("features", [1, 3, 4, 7, 8, 12, 24, 32, 72, 96, 128, 192, 256, 384])
-def test_groups_divide_and_hold_at_least_four(features):
-    groups = layers.num_groups(features)
-    assert features % groups == 0
-    assert 1 <= groups <= 32
-    assert groups == 1 or features // groups >= 4
+def test_bfloat16_products_are_summed_in_float32():
+    # 1 + 4095 ulps of it: a sum kept in bfloat16 stops at 256.
+    x = jnp.ones((2, 4, 4, 4096))
+    kernel = jnp.ones((1, 1, 4096, 1))
+    module = layers.conv(1, 1, use_bias=False, dtype=jnp.bfloat16)
+    y = jax.jit(module.apply)({"params": {"kernel": kernel}}, x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y.astype(jnp.float32), 4096)
 
 
 # Upsampling
 
 
-def upsampled(x, kernel):
-    """Repeat every pixel twice in both directions, pad with zeros, convolve; float64."""
-    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
-    large = np.pad(x.repeat(2, 1).repeat(2, 2), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    h, w = 2 * x.shape[1], 2 * x.shape[2]
-    return sum(large[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
+@pytest.fixture
+def upsampled(convolved):
+    """Repeat every pixel twice in both directions, then convolve; float64."""
+    large = lambda x: np.asarray(x).repeat(2, 1).repeat(2, 2)
+    return lambda x, kernel, padding="zeros": convolved(large(x), kernel, padding)
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
 @pytest.mark.parametrize("size", [(4, 4), (3, 5), (1, 1), (2, 1)], ids=str)
-def test_upsampling_equals_repeating_and_convolving(rng, size):
+def test_upsampling_equals_repeating_and_convolving(rng, size, padding, upsampled):
     x, kernel = draw(rng, 2, *size, 3), draw(rng, 3, 3, 3, 5)
-    y = jax.jit(layers.upsample_conv)(x, kernel)
-    np.testing.assert_allclose(y, upsampled(x, kernel), atol=2e-5)
+    y = jax.jit(layers.upsample_conv, static_argnums=2)(x, kernel, padding)
+    np.testing.assert_allclose(y, upsampled(x, kernel, padding), atol=2e-5)
 
 
-def test_upsampling_has_the_gradients_of_repeating_and_convolving(rng):
+def test_upsampling_has_the_gradients_of_repeating_and_convolving(rng, upsampled):
     x, kernel = draw(rng, 2, 3, 4, 3), draw(rng, 3, 3, 3, 5)
     g = draw(rng, 2, 6, 8, 5)
     dx, dkernel = jax.jit(lambda *a: jax.vjp(layers.upsample_conv, *a)[1](g))(x, kernel)
@@ -132,7 +93,7 @@ def test_upsampling_takes_four_ninths_of_the_flops():
     assert 9 * _flops.count(layers.upsample_conv, x, kernel) == 4 * large
 
 
-def test_the_upsampling_module_has_one_3x3_kernel_and_a_bias(rng):
+def test_the_upsampling_module_has_one_3x3_kernel_and_a_bias(rng, upsampled):
     module: Any = layers.UpsampleConv(5)
     x = draw(rng, 2, 4, 4, 3)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
@@ -140,6 +101,63 @@ def test_the_upsampling_module_has_one_3x3_kernel_and_a_bias(rng):
     params = {"kernel": draw(rng, 3, 3, 3, 5), "bias": jnp.arange(5.0)}
     y = jax.jit(module.apply)({"params": params}, x)
     np.testing.assert_allclose(y, upsampled(x, params["kernel"]) + np.arange(5), atol=2e-5)
+
+
+def test_a_transposed_convolution_gives_each_pixel_four_of_its_own(rng):
+    module: Any = layers.TransposedConv(5)
+    x = draw(rng, 2, 3, 4, 3)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    assert {k: v.shape for k, v in shapes.items()} == {"kernel": (2, 2, 3, 5), "bias": (5,)}
+    kernel, bias = draw(rng, 2, 2, 3, 5), draw(rng, 5)
+    y = jax.jit(module.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
+    expected = np.zeros((2, 6, 8, 5))
+    for a in range(2):
+        for b in range(2):
+            expected[:, a::2, b::2] = np.asarray(x, np.float64) @ np.asarray(kernel[a, b])
+    np.testing.assert_allclose(y, expected + np.asarray(bias), atol=1e-5)
+    assert _flops.count(module.apply, {"params": shapes}, x) == 2 * (2 * 6 * 8 * 5) * 3
+    kernels = jax.jit(layers.TransposedConv(300).init)(jax.random.key(0), jnp.zeros((1, 1, 1, 8)))
+    # Every output sees one of the taps: variance 1 / 8, from 9600 draws known to 1.4 %.
+    assert float(jnp.var(kernels["params"]["kernel"])) == pytest.approx(1 / 8, rel=0.06)
+
+
+# Attention
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_attention_equals_the_formula(norm, rng):
+    module: Any = layers.SelfAttention(norm)
+    x = draw(rng, 2, 2, 3, 4)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: draw(rng, *leaf.shape), variables)
+    dense = [
+        {k: np.asarray(v, np.float64) for k, v in variables["params"][f"Dense_{i}"].items()}
+        for i in range(2)
+    ]
+    h = np.asarray(x, np.float64)
+    if norm == "group":  # 4 channels are one group
+        g = variables["params"]["GroupNorm_0"]
+        axes = (1, 2, 3)
+        h = (h - h.mean(axes, keepdims=True)) / np.sqrt(h.var(axes, keepdims=True) + 1e-6)
+        h = h * np.asarray(g["scale"]) + np.asarray(g["bias"])
+    expected = np.array(x, np.float64)
+    for image in range(2):
+        tokens = h[image].reshape(6, 4) @ dense[0]["kernel"] + dense[0]["bias"]
+        q, k, v = tokens[:, :4], tokens[:, 4:8], tokens[:, 8:]
+        for i in range(6):
+            weights = np.exp([q[i] @ k[j] / 2 for j in range(6)])
+            seen = sum(weights[j] * v[j] for j in range(6)) / weights.sum()
+            expected[image].reshape(6, 4)[i] += seen @ dense[1]["kernel"] + dense[1]["bias"]
+    # Logits of size 10 carry 1e-6 of float32 rounding into weights of values of size 10.
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, x), expected, atol=2e-4)
+
+
+def test_new_attention_is_the_identity(rng):
+    module: Any = layers.SelfAttention()
+    x = draw(rng, 2, 4, 4, 8)
+    y, _ = jax.jit(module.init_with_output)(jax.random.key(0), x)
+    np.testing.assert_array_equal(y, x)
 
 
 # Embeddings
@@ -192,6 +210,19 @@ def test_a_new_block_is_the_identity_or_a_1x1_convolution(features, rng):
     else:
         kernel, bias = (np.asarray(params["Dense_1"][k], np.float64) for k in ("kernel", "bias"))
         np.testing.assert_allclose(y, np.asarray(x, np.float64) @ kernel + bias, atol=1e-5)
+
+
+def test_a_block_that_is_told_nothing_keeps_its_bias(rng):
+    x = draw(rng, 2, 4, 4, 8)
+    tree = lambda block, e: jax.eval_shape(block.init, jax.random.key(0), x, e)["params"]
+    told = tree(layers.ResBlock(12), draw(rng, 2, 6))
+    alone = tree(layers.ResBlock(12), None)
+    bare = tree(layers.ResBlock(12, biases=False), draw(rng, 2, 6))
+    # The projection of the embedding brings the first bias.
+    assert [set(told[k]) for k in ("Conv_0", "Dense_0")] == [{"kernel"}, {"kernel", "bias"}]
+    assert set(alone["Conv_0"]) == {"kernel", "bias"}
+    names = [p[-1].key for p, _ in jax.tree_util.tree_leaves_with_path(bare)]
+    assert sorted(names) == ["kernel"] * 4 + ["scale"] * 2
 
 
 def test_vmap_of_gradients_over_members_equals_a_loop(rng):
@@ -248,3 +279,11 @@ def test_kernels_start_with_variance_one_over_fan_in(shape):
     fan_in = np.prod(shape[:-1])
     # 4096 draws or more: the variance is known to sqrt(2 / 4096) = 2.2 %, taken four times.
     assert float(jnp.var(kernel)) * fan_in == pytest.approx(1, rel=0.09)
+
+
+@pytest.mark.parametrize(("init", "size"), [(layers.kernel_init, 0.5), (layers.he_init, 1)])
+def test_he_keeps_the_size_through_a_relu(init, size, rng):
+    # With 2 / fan-in E[(W relu(z))^2] = 1 = E[z^2]; with 1 / fan-in it is a half.
+    kernel = np.asarray(init(jax.random.key(0), (64, 512), jnp.float32))
+    z = rng.standard_normal((1000, 64))
+    assert np.mean((np.maximum(z, 0) @ kernel) ** 2) == pytest.approx(size, rel=0.1)

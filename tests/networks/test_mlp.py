@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jdiff import networks
-from jdiff.networks.mlp import MLP
+from jdiff.networks.mlp import ACTIVATIONS, MLP
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -39,6 +39,38 @@ def test_it_equals_the_formula(output, rng, variables_for):
     expected = np.tanh(h) if output == "tanh" else h
     y = apply(module, variables, x, jnp.zeros(4))
     np.testing.assert_allclose(y.reshape(4, 6), expected, atol=1e-5)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("activation", "formula"),
+    [
+        ("relu", lambda z: np.maximum(z, 0)),
+        ("leaky_relu", lambda z: np.where(z > 0, z, 0.2 * z)),
+        ("silu", lambda z: z / (1 + np.exp(-z))),
+        ("tanh", np.tanh),
+    ],
+    ids=["relu", "leaky_relu", "silu", "tanh"],
+)
+def test_every_activation_keeps_the_size(activation, formula, rng, variables_for):
+    # The gain is 1 / E[activation(z)^2], the expectation by quadrature.
+    z = np.linspace(-12, 12, 200_001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    size = np.sum(formula(z) ** 2 * density) * (z[1] - z[0])
+    assert ACTIVATIONS[activation][1] == pytest.approx(1 / size, rel=1e-4)
+    module = MLP(width=7, depth=2, output="linear", time=False, activation=activation)
+    variables = variables_for(module, (2, 3, 1))
+    x = draw(rng, 4, 2, 3, 1)
+    h = np.asarray(x, np.float64).reshape(4, 6)
+    for i in range(3):
+        layer = variables["params"][f"Dense_{i}"]
+        h = h @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+        if i == 1 and activation == "leaky_relu":
+            h = np.maximum(h, 0)
+        elif i < 2:
+            h = formula(h)
+    y = apply(module, variables, x, jnp.zeros(4))
+    np.testing.assert_allclose(y.reshape(4, 6), h, atol=1e-5)
 
 
 @pytest.mark.core
@@ -177,6 +209,9 @@ def test_nine_layers_learn_to_denoise(rng, paper_mlp):
         ({"output": "auto"}, ValueError, "output is 'auto'.*Accepted: linear, tanh"),
         ({"time": "true"}, TypeError, "time must be True or False; got 'true'"),
         ({"num_classes": -1}, ValueError, "num_classes must be at least 1; got -1"),
+        ({"activation": "selu"}, ValueError, "activation is 'selu'. Did you mean.*'relu'"),
+        ({"dropout": 1.5}, ValueError, r"dropout must be in \[0, 1\); got 1.5"),
+        ({"dtype": None}, ValueError, "dtype is None.*Accepted: bfloat16, float32"),
     ],
     ids=str,
 )

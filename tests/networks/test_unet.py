@@ -56,13 +56,14 @@ def test_the_head_starts_at_zero(rng, variables_for):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize(("norm", "levels"), [("none", 2), ("group", 1)])
-def test_gradients_reach_every_parameter(norm, levels, rng, variables_for):
-    module = UNet(width=4, levels=levels, norm=norm, num_classes=2)
+def test_gradients_reach_every_parameter(rng, variables_for):
+    module = UNet(width=4, levels=2, norm="none", num_classes=2)
     variables = variables_for(module, (4, 4, 1))
     x, t, labels = draw(rng, 3, 4, 4, 1), draw(rng, 3), jnp.array([0, 1, 2])
     loss = lambda v: jnp.sum(apply(module, v, x, t, labels) ** 2)
-    gradients = jax.jit(jax.grad(loss))(variables)
+    # Without optimisation it compiles twice as fast.
+    options = {"xla_backend_optimization_level": 0}
+    gradients = jax.jit(jax.grad(loss), compiler_options=options)(variables)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.all(np.isfinite(leaf)), path
         assert np.any(leaf != 0), path
@@ -140,6 +141,85 @@ def test_the_middle_is_sown_when_asked(rng, variables_for):
     np.testing.assert_allclose(apply(module, variables, x, t), seen[0], atol=1e-5)
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("given", [1, "1", (1,), [np.int64(1)]], ids=str)
+def test_levels_of_attention_are_read_from_numbers_and_text(given):
+    module = UNet(width=4, attention=given)
+    assert module == UNet(width=4, attention=(1,))
+    assert hash(module) == hash(UNet(width=4, attention=(1,)))
+    make: Any = UNet
+    assert make(attention="2+0") == make(attention=[0, 2]) == make(attention=(2, 0))
+    assert make(attention="2+0").attention == (0, 2)
+    assert UNet(attention=()) == UNet()
+
+
+def layer_names(module, image_shape):
+    shapes = jax.eval_shape(lambda: networks.init(module, jax.random.key(0), image_shape))
+    return shapes["params"], jax.tree_util.tree_leaves_with_path(shapes["params"])
+
+
+def test_attention_follows_every_block_of_its_levels():
+    count = lambda attention: sum(
+        name.startswith("SelfAttention")
+        for name in layer_names(UNet(width=4, levels=2, attention=attention), (8, 8, 1))[0]
+    )
+    # Level 0: one block down, two up. Level 1: these, and the middle's two.
+    assert [count(a) for a in ((), 0, 1, (0, 1))] == [0, 3, 5, 8]
+
+
+@pytest.mark.parametrize("norm", ["none", "bias_free_batch"])
+def test_without_constants_it_is_homogeneous(norm, rng, variables_for):
+    options = {"biases": False, "time": False, "activation": "relu", "norm": norm}
+    module = UNet(width=4, levels=2, padding="circular", down="average", **options)
+    variables = variables_for(module, (4, 4, 1))
+    x = draw(rng, 2, 4, 4, 1)
+    y = np.asarray(apply(module, variables, x, jnp.zeros(2)))
+    assert np.abs(y).max() > 1e-3
+    # A power of two is multiplied exactly.
+    np.testing.assert_array_equal(apply(module, variables, 8 * x, jnp.zeros(2)), 8 * y)
+    constants = UNet(width=4, levels=2, **{**options, "biases": True})
+    zero = apply(constants, variables_for(constants, (4, 4, 1)), 0 * x, jnp.zeros(2))
+    assert np.abs(zero).max() > 1e-3
+
+
+def test_without_biases_only_embeddings_have_some():
+    module = UNet(width=4, levels=2, biases=False, attention=(1,), num_classes=2, up="transposed")
+    _, leaves = layer_names(module, (8, 8, 1))
+    biased = {path[0].key for path, _ in leaves if path[-1].key == "bias"}
+    assert biased == {"TimeEmbedding_0"}
+
+
+@pytest.mark.core
+def test_parameters_and_flops_of_every_knob_by_hand():
+    # Width 4, two levels, 4x4x1: pixels, inputs, outputs of 3x3 convolutions, and of dense layers.
+    blocks = lambda p, c, f: ([(p, c, f), (p, f, f)], [(p, c, f)] * (c != f))
+    stages = [
+        *[([(16, 1, 4)], []), blocks(16, 4, 4)],
+        *[blocks(4, 4, 8), blocks(4, 8, 3), blocks(4, 3, 3)],
+        *[blocks(4, 3 + 8, 8), blocks(4, 8 + 4, 8)],
+        *[blocks(16, 8 + 4, 4), blocks(16, 4 + 4, 4)],
+        ([(16, 4, 1)], []),
+    ]
+    convolutions = [layer for stage in stages for layer in stage[0]]
+    shortcuts = [layer for stage in stages for layer in stage[1]]
+    grown = 4 * 8 * 8  # the 2x2 kernel, used at 4 pixels
+    kernels = sum(9 * c * f for _, c, f in convolutions) + sum(c * f for _, c, f in shortcuts)
+    flops = 2 * sum(p * 9 * c * f for p, c, f in convolutions)
+    flops += 2 * sum(p * c * f for p, c, f in shortcuts) + 2 * 4 * grown
+    knobs = {"norm": "none", "down": "average", "up": "transposed", "bottleneck": 3}
+    module = UNet(width=4, levels=2, time=False, biases=False, **knobs)
+    assert networks.num_params(module, (4, 4, 1)) == kernels + grown
+    assert networks.flops_per_image(module, (4, 4, 1)) == flops
+    biases = sum(f for _, _, f in convolutions + shortcuts) + 8
+    biased = UNet(width=4, levels=2, time=False, **knobs)
+    assert networks.num_params(biased, (4, 4, 1)) == kernels + grown + biases
+    # Attention thrice at 16 pixels with 4 channels: q, k, v, the output; q k^T and its use.
+    seeing = UNet(width=4, levels=2, time=False, biases=False, attention=(0,), **knobs)
+    assert networks.num_params(seeing, (4, 4, 1)) == kernels + grown + 3 * 4 * 16
+    attention = 2 * 16 * 4 * 16 + 2 * 2 * 16 * 16 * 4
+    assert networks.flops_per_image(seeing, (4, 4, 1)) == flops + 3 * attention
+
+
 def test_size_of_the_common_configuration():
     # diffusers' UNet2DModel with channels (32, 64, 128), one layer a block and no attention has
     # 2.47 M parameters, counted there.
@@ -184,10 +264,31 @@ def test_wrong_inputs_are_refused():
         ({"levels": 0}, ValueError, "levels must be at least 1; got 0"),
         ({"blocks": "2"}, TypeError, "blocks must be a whole number; got '2'"),
         ({"skips": 1}, TypeError, "skips must be True or False; got 1"),
-        ({"norm": "grup"}, ValueError, "norm is 'grup'. Did you mean 'group'.*: group, none"),
-        ({"norm": None}, ValueError, "norm is None.*Accepted: group, none"),
+        ({"norm": "grup"}, ValueError, "norm is 'grup'. Did you mean 'group'.*, group, none"),
+        ({"norm": None}, ValueError, "norm is None.*: batch, bias_free_batch, group, none"),
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1; got 0"),
         ({"num_classes": True}, TypeError, "num_classes must be a whole number; got True"),
+        ({"padding": "same"}, ValueError, "padding is 'same'.*Accepted: circular, zeros"),
+        ({"biases": None}, TypeError, "biases must be True or False; got None"),
+        ({"bottleneck": 0}, ValueError, "bottleneck must be at least 1; got 0"),
+        ({"down": "max"}, ValueError, "down is 'max'.*Accepted: average, conv"),
+        ({"up": "nearst"}, ValueError, "up is 'nearst'. Did you mean 'nearest'.*, transposed"),
+        ({"attention": 3}, ValueError, r"from 0 to 2 or several.*\(levels=3\); got 3"),
+        ({"attention": (0, -1)}, ValueError, "attention must be at least 0; got -1"),
+        ({"attention": [1, 1]}, ValueError, r"each once \(levels=3\); got \[1, 1\]"),
+        (
+            {"attention": "1,2"},
+            ValueError,
+            r'attention must be .*as in \(0, 1\) or "0\+1".*\'1,2\'',
+        ),
+        ({"attention": "-1"}, ValueError, "attention must be .*got '-1'"),
+        ({"attention": True}, TypeError, "attention must be a whole number; got True"),
+        ({"attention": 1.0}, TypeError, "attention must be a whole number; got 1.0"),
+        ({"time": "no"}, TypeError, "time must be True or False; got 'no'"),
+        ({"dropout": 1}, ValueError, r"dropout must be in \[0, 1\); got 1"),
+        ({"dropout": -0.1}, ValueError, r"dropout must be in \[0, 1\); got -0.1"),
+        ({"activation": "gelu"}, ValueError, "activation is 'gelu'.*Accepted: relu, silu"),
+        ({"dtype": "half"}, ValueError, "dtype is 'half'.*Accepted: bfloat16, float32"),
     ],
     ids=str,
 )

@@ -6,12 +6,12 @@ import pytest
 from jdiff.report import Pictures, Row
 
 
-def measure(value, *, features="pixels", control=0.011, **constants):
+def measure(value, *, features="pixels", control: float | None = 0.011, **constants):
     return {
         "value": value,
         "interval": [value - 0.0101, value + 0.0102],
         "control": control,
-        "control_interval": [control - 0.0103, control + 0.0104],
+        "control_interval": control and [control - 0.0103, control + 0.0104],
         "n": 20,
         "features": features,
         "constants": constants,
@@ -68,6 +68,53 @@ def make_record(label, word="creates", shift=0.0):
     }
 
 
+SIGMAS = [2.0, 0.2, 0.02]
+REFERENCES = ("optimal", "linear", "local_linear 5")
+
+
+def by_level(values, control=None, sigmas=SIGMAS, **constants):
+    """A measure with one value a noise level."""
+    return {
+        "value": list(values),
+        "interval": None,
+        "control": control,
+        "control_interval": None,
+        "n": 64,
+        "features": "pixels",
+        "constants": {"sigmas": list(sigmas), **constants},
+    }
+
+
+def explain(record, shift=0.0, sigmas=SIGMAS, step=4):
+    """Adds the measures of a network's denoiser to a record."""
+    levels, measures = len(sigmas), record["measures"]
+    measures["psnr_gap"] = by_level([0.5 + shift] * levels, None, sigmas)
+    measures["locality_profile 75%"] = by_level([3.0 + shift] * levels, [2.5] * levels, sigmas)
+    measures["equivariance_error step 1"] = by_level([0.25 + shift] * levels, None, sigmas)
+    measures[f"equivariance_error step {step}"] = by_level([0.125 + shift] * levels, None, sigmas)
+    for place, reference in enumerate(REFERENCES):
+        for name in ("pearson_r", "r_squared", "determination", "cosine", "mse"):
+            r = 0.25 * (place + 1) + shift
+            values = [r - 0.125, r, r + 0.125][:levels] + [r] * (levels - 3)
+            measures[f"explained_by {reference} {name}"] = by_level(values, None, sigmas)
+            measures[f"explained_by samples of {reference} {name}"] = measure(1 - r, control=None)
+    return record
+
+
+def make_seeds(rng, labels=("unet", "unet:skips=false"), seeds=3, *, bare=False):
+    """Rows of several seeds, which differ by 0.015625, explained and with pictures, or bare."""
+    rows = []
+    for place, label in enumerate(labels):
+        for seed in range(seeds):
+            shift = 0.0625 * place + 0.015625 * seed
+            record = make_record(label, shift=shift)
+            record |= {"seed": seed, "receptive_field": 5 + place, "sigmas": "karras:18"}
+            if not bare:
+                explain(record, shift)
+            rows.append(Row(record, None if bare else make_pictures(rng)))
+    return rows
+
+
 @pytest.fixture
 def rows(rng):
     """Rows with everything (a network, a closed form), with holes, and one that failed."""
@@ -119,10 +166,13 @@ def data(rng):
 
 @pytest.fixture
 def make():
-    """The makers themselves: make.record(label, ...), make.pictures(rng, ...)."""
+    """The makers themselves: make.record(label, ...), make.pictures(rng, ...), and so on."""
 
     class Make:
         record = staticmethod(make_record)
         pictures = staticmethod(make_pictures)
+        seeds = staticmethod(make_seeds)
+        explain = staticmethod(explain)
+        by_level = staticmethod(by_level)
 
     return Make

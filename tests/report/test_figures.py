@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from jdiff.report import Row, canvas, figures
+from jdiff.report import Row, canvas, figures, plane
 
 PANELS = [figures.samples, figures.nearest, figures.ratios, figures.curves]
 
@@ -185,7 +185,7 @@ def test_names_in_the_overview_do_not_collide(apart, rng, make):
             record["measures"]["memorized_fraction"]["value"] = float(rng.uniform())
             record["measures"]["precision"]["value"] = float(rng.uniform())
         rows.append(Row(record))
-    figure = figures.overview(rows)
+    figure: Any = plane.overview(rows)
     (axes,) = figure.axes
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -200,17 +200,17 @@ def test_names_in_the_overview_do_not_collide(apart, rng, make):
 
 
 def test_overview_takes_frechet_where_precision_is_missing(rows, make):
-    assert figures.overview(rows).axes[0].get_ylabel().startswith("precision")
+    assert plane.overview(rows).axes[0].get_ylabel().startswith("precision")
     records = [make.record("unet"), make.record("mlp")]
     for record in records:
         del record["measures"]["precision"]
-    (axes,) = figures.overview([Row(record) for record in records]).axes
+    (axes,) = plane.overview([Row(record) for record in records]).axes
     assert axes.get_ylabel().startswith("pixel Fréchet distance")
 
 
 def test_overview_leaves_out_rows_without_the_numbers(rows):
-    assert figures.comparable(rows) == [0, 1]
-    names = texts(figures.overview(rows).axes[0])
+    assert plane.comparable(rows) == [0, 1]
+    names = texts(plane.overview(rows).axes[0])
     assert {"optimal", "unet"} <= set(names)
     assert "mlp" not in names
 
@@ -239,3 +239,61 @@ def test_toy_data_is_a_histogram_or_a_scatter_plot(rng, make):
 def test_a_row_without_pictures_cannot_be_drawn(rows):
     with pytest.raises(ValueError, match="row 'mlp' has no pictures to draw"):
         figures.ratios(rows, only=2)
+
+
+def test_seeds_share_a_panel_of_learning_curves(rng, make):
+    rows = make.seeds(rng)
+    figure = figures.curves(rows)
+    assert len(figure.axes) == 2
+    for axes, first in zip(figure.axes, (0, 3), strict=True):
+        assert len(axes.lines) == 2 * 3  # training and held out, three seeds
+        wanted = rows[first + 2].pictures.curve("held_out_loss")
+        np.testing.assert_allclose(np.asarray(axes.lines[5].get_ydata()), wanted)
+    assert draw(figure)
+
+
+def test_figures_take_the_first_seed_that_did_not_fail(rng, make):
+    rows = make.seeds(rng)
+    failed = Row({**rows[0].record, "status": "failed", "measures": None})
+    rows[0] = failed
+    panels = figures.nearest(rows).axes
+    assert len(panels) == 2
+    drawn = figures.samples(rows).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(drawn, canvas.mosaic(rows[1].pictures.samples[:16], 16))
+    assert figures.trained(rows) == [1, 3]
+
+
+def test_seeds_in_the_overview_are_joined_to_their_mean_and_named_once(rng, make):
+    rows = make.seeds(rng, ["unet", "unet:skips=false", "mlp"])
+    (axes,) = plane.overview(rows).axes
+    assert sorted(filter(None, texts(axes))) == ["mlp", "real images", "skips=false", "unet"]
+    own = [[row.measure(n)["value"] for n in ("memorized_fraction", "precision")] for row in rows]
+    points = [np.asarray(a.get_xydata()) for a in axes.lines if a.get_linestyle() == "None"]
+    drawn = np.unique(np.concatenate(points), axis=0)
+    means = np.mean(np.reshape(own, (3, 3, 2)), axis=1)  # the middle seed lies at its mean
+    np.testing.assert_allclose(drawn, np.unique(np.concatenate([own, means]), axis=0), rtol=1e-12)
+    np.testing.assert_allclose(points[1], [means[0]])
+
+
+@pytest.mark.parametrize(("most", "end"), [(0.9, 1.0), (0.1, 0.15), (0.0, 0.05)])
+def test_the_overview_ends_where_seeds_crowd(most, end, rng, make):
+    rows = make.seeds(rng)
+    for row in rows:
+        row.record["measures"]["memorized_fraction"] |= {"value": most, "control": 0.0}
+    (axes,) = plane.overview(rows).axes
+    assert axes.get_xlim()[1] == pytest.approx(1.04 * end)
+    assert ("the axis ends" in axes.get_xlabel()) == (end < 1)
+
+
+def test_names_of_twelve_architectures_with_seeds_do_not_collide(rng, make):
+    rows = make.seeds(rng, [f"unet:width={8 * i}" for i in range(1, 13)])
+    for row in rows:
+        row.record["measures"]["memorized_fraction"]["value"] = float(rng.uniform(0, 0.1))
+        row.record["measures"]["precision"]["value"] = float(rng.uniform(0.7, 1))
+    figure: Any = plane.overview(rows)
+    figure.draw_without_rendering()
+    named = [text for text in figure.axes[0].texts if text.get_text()]
+    assert len(named) == 13
+    boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in named]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])

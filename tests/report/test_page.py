@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from page_reader import PageReader
 
-from jdiff.report import Row, glossary, render, write
+from jdiff.report import Row, entries, glossary, render, write
 
 
 class Page(PageReader):
@@ -47,8 +47,8 @@ def test_every_number_of_the_table_is_the_rows_number(results, rows, data):
                 control = f"{name}.control"
                 assert cells.pop((row.label, control, "value")) == [entry["control"]]
                 assert cells.pop((row.label, control, "interval")) == entry["control_interval"]
-        for cost in glossary.COSTS:
-            value, column = row.entry(*cost.path), ".".join(cost.path)
+        for cost in entries.shown(entries.COSTS, rows):
+            value, column = row.entry(*cost.path), cost.name
             assert cells.pop((row.label, column, "value"), [None]) == [value]
     assert cells == {}  # and no other number
 
@@ -125,13 +125,17 @@ def test_little_is_enough(data):
 def test_unknown_measures_have_columns_of_their_own(results, make, data):
     record = make.record("unet")
     record["measures"]["copying_z"] = {"value": -3.25, "interval": [-4.5, -2.0], "control": None}
+    record["measures"]["recall (PCA 64)"] = {"value": 0.25, "interval": None}
     record["measures"]["psnr_gap"] = {"value": [0.1, 0.2, 0.3], "constants": {"sigmas": [1, 2, 3]}}
     read = Page(render(results, [Row(record)], data=data))
     assert read.cells["unet", "copying_z", "value"] == [-3.25]
     assert read.cells["unet", "copying_z", "interval"] == [-4.5, -2.0]
     assert "copying z" in read.words
     assert "−4.50 to −2.00" in read.words
-    assert "0.1, 0.2, 0.3" in read.words
+    assert "recall (PCA 64)" in read.words
+    # What has one value a noise level is a figure, not a column.
+    assert ("unet", "psnr_gap", "value") not in read.cells
+    assert "Does it know its own images?" in read.words
 
 
 def test_a_frechet_distance_is_named_by_its_features(make):

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import jdiff
 from jdiff import data as datasets
+from jdiff import parallel
 from jdiff.denoisers import (
     BottleneckDenoiser,
     EquivariantLinearDenoiser,
@@ -246,3 +248,15 @@ def test_what_is_no_closed_form_is_not_saved(tmp_path):
     with pytest.raises(TypeError, match="denoiser must be one of OptimalDenoiser, Linear"):
         save(tmp_path / "run", function)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", ["optimal", "bottleneck, posterior"])
+def test_a_split_training_set_is_not_saved(tmp_path, arrays, name):
+    denoiser: Any = CLOSED_FORMS[name](*arrays)
+    one = Mesh(np.array(jax.local_devices()[:1]), (parallel.AXIS,))
+    split = denoiser.replace(bank=denoiser.bank.shard(one))
+    with pytest.raises(ValueError, match="whole; got one .* Save the denoiser that was given to"):
+        save(tmp_path / "run", split)
+    assert not (tmp_path / "run").exists()
+    save(tmp_path / "run", denoiser)

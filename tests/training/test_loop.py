@@ -31,7 +31,7 @@ from tiny_training import (
 from jdiff import data
 from jdiff.training import TrainConfig, TrainResult, loop, train
 from jdiff.training.restore import restore
-from jdiff.training.step import programs
+from jdiff.training.step import _programs
 
 # Where a checkpoint's arrays cannot be read, the library's other reads come back to an event loop
 # that is closed by then; it says so on stderr, and pytest makes a warning of it.
@@ -212,11 +212,11 @@ def test_a_checkpoint_of_another_structure_is_refused_and_kept(whole, tmp_path, 
     monkeypatch.setattr(Small, "last_name", "renamed")
     before = contents(run_dir)
     for attempt in (lambda: run(run_dir), lambda: restore(run_dir, Small())):
-        programs.cache_clear()
+        _programs.cache_clear()
         with refused(ValueError, "checkpoint", "is of another network or optimizer", "renamed"):
             attempt()
         assert contents(run_dir) == before
-    programs.cache_clear()
+    _programs.cache_clear()
 
 
 def test_restore_changes_nothing(whole, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdiff.training import TrainConfig
-from jdiff.training.state import optimizer
+from jdiff.training.state import learning_rate, optimizer
 
 
 def refused(error, *words):
@@ -37,6 +37,7 @@ def refused(error, *words):
         ({"ema_decay": 1.0}, ValueError, "ema_decay must be in [0, 1); got 1.0"),
         ({"ema_decay": -0.1}, ValueError, "ema_decay must be in [0, 1); got -0.1"),
         ({"label_dropout": 1.1}, ValueError, "label_dropout must be in [0, 1]; got 1.1"),
+        ({"schedule": "cosin"}, ValueError, "schedule is 'cosin'. Did you mean 'cosine'?"),
         ({"optimizer": "adam"}, ValueError, "optimizer is 'adam'. Did you mean 'adamw'? Accepted:"),
         ({"optimizer": None}, ValueError, "optimizer is None. Accepted: adamw, sgd."),
         (
@@ -112,3 +113,28 @@ def test_adamw_by_hand():
         wanted.append(-rate * (step + decay * 1.0))
     found = updates(gradients, learning_rate=rate, weight_decay=decay, warmup=0)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.core
+def test_the_cosine_schedule_falls_from_the_rate_to_nothing():
+    config = TrainConfig(steps=110, warmup=10, learning_rate=0.2, schedule="cosine")
+    rate = lambda count: float(learning_rate(config, count))
+    # By hand: warm-up, the top, half way down, the end.
+    assert [rate(0), rate(4), rate(10)] == pytest.approx([0.02, 0.1, 0.2])
+    assert rate(60) == pytest.approx(0.1)
+    assert rate(35) == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)) / 2)
+    assert rate(110) == pytest.approx(0, abs=1e-8)
+    assert rate(500) == pytest.approx(0, abs=1e-8)
+
+
+def test_an_optimizer_steps_by_the_schedule():
+    config = TrainConfig(steps=4, warmup=0, learning_rate=0.5, schedule="cosine", optimizer="sgd")
+    rule, params = optimizer(config), np.zeros(1, np.float32)
+    state, moved = rule.init(params), []
+    for _ in range(4):
+        update: Any
+        update, state = rule.update(np.ones(1, np.float32), state, params)
+        moved.append(-float(update[0]))
+    wanted = [0.25 * (1 + math.cos(math.pi * t / 4)) for t in range(4)]
+    # A float32 cosine.
+    assert moved == pytest.approx(wanted, rel=1e-6)

@@ -251,7 +251,7 @@ def small_call():
     images = shape(1000, *SHAPE, dtype=jnp.uint8)
     labels = shape(1000, dtype=jnp.int32)
     key = jax.random.key(0)
-    shared = ((images, labels, None, shape(dtype=jnp.float32), key), shape(dtype=jnp.int32))
+    shared = ((images, labels, None, shape(dtype=jnp.float32), key, None), shape(dtype=jnp.int32))
     return compiled.call, state, shared
 
 
