@@ -26,7 +26,12 @@ def _start(program: Path, out: Path, devices: int, processes: int) -> list[subpr
     return [
         subprocess.Popen(
             [sys.executable, program, *map(str, (out, devices, number, processes, port))],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            # As in conftest.py: compiling is most of the time.
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -54,7 +54,7 @@ def test_five_levels_and_few_images(explained):
 
 def test_it_is_measured_in_a_study_of_networks_alone(make_study, tmp_path, records):
     study = make_study(
-        architectures=("linear", "mlp:width=16,depth=2", "mlp:width=16,depth=2,per_level=karras:2"),
+        architectures=("linear", "mlp:width=8,depth=1", "mlp:width=8,depth=1,per_level=karras:2"),
         interpret=True,
         claims=("differ", "sight"),
     )

@@ -19,6 +19,7 @@ RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" fo
 KEYS = [  # contracts.md, Files
     *("label", "architecture", "options", "preconditioning", "data", "num_train", "seed"),
     *("status", "error", "num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
+    *("receptive_field", "sigmas"),
     *("nfe", "measures", "verdict", "samples"),
 ]
 
@@ -54,7 +55,9 @@ def test_three_seeds_are_three_rows_of_a_network_and_one_of_a_closed_form(finish
 @pytest.mark.core
 def test_results_json_is_as_the_contract_says(finished, make_study):
     results = json.loads((finished / "results.json").read_text())
-    assert list(results) == ["schema", "study", "command", "device", "versions", "rows"]
+    assert list(results) == [
+        *("schema", "study", "command", "device", "versions", "rows", "claims")
+    ]
     assert results["schema"] == 1
     assert results["study"]["num_samples"] == 24
     assert results["study"]["budget"] == {"amount": 10, "unit": "steps", "image_shape": None}
@@ -88,6 +91,7 @@ def test_what_a_network_and_a_closed_form_say_of_themselves(finished, records):
     assert mlp["preconditioning"] == "x0"
     assert mlp["budget"] == {
         "steps": 10,
+        "networks": 1,
         "images": 80,
         "flops": 3 * 80 * mlp["flops_per_image"],
     }

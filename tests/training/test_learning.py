@@ -1,4 +1,7 @@
-"""What networks learn: more than a linear denoiser can; eight images by heart, if they are wide."""
+"""What networks learn: more than a linear denoiser can; eight images by heart, if they are wide.
+
+Most with convolutions are marked slow, half a minute each: `pytest -m slow tests/training`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +35,14 @@ def mean_squared_error(denoiser, images):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("unet", {"width": 8, "levels": 1}),
+        pytest.param("unet", {"width": 8, "levels": 1}, marks=pytest.mark.slow),
         ("paper_unet", {"width": 8, "levels": 2}),
-        ("paper_unet", {"width": 8, "levels": 2, "norm": "bias_free_batch"}),
-        ("resnet", {"width": 32, "depth": 3, "kernel_size": 5}),
+        pytest.param(
+            "paper_unet",
+            {"width": 8, "levels": 2, "norm": "bias_free_batch"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("resnet", {"width": 32, "depth": 3, "kernel_size": 5}, marks=pytest.mark.slow),
         ("mlp", {"width": 128, "depth": 2}),
         ("bottleneck_mlp", {"width": 64, "code_dim": 16}),
     ],
@@ -61,7 +68,7 @@ def test_it_denoises_better_than_the_best_linear_denoiser(few, name, options):
 @pytest.mark.parametrize(
     ("name", "options", "steps", "copies"),
     [
-        ("unet", {"width": 16, "levels": 2}, 300, True),
+        pytest.param("unet", {"width": 16, "levels": 2}, 300, True, marks=pytest.mark.slow),
         ("mlp", {"width": 256, "depth": 3}, 600, True),
         ("bottleneck_mlp", {"width": 16, "code_dim": 1}, 600, False),
     ],
