@@ -311,7 +311,7 @@ def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
             # A place before the block would count from its end; one behind it is dropped.
             place = jnp.where(place < 0, bank.block_size, place)
             logits = logits.at[rows, place].set(-jnp.inf, mode="drop")
-        m = jnp.maximum(sums.m, jnp.max(logits, 1, keepdims=True))
+        m = _larger(sums.m, _largest(logits))
         p, old = jnp.exp(logits - _finite(m)), jnp.exp(sums.m - _finite(m))
         s = sums.s * old + jnp.sum(p, 1, keepdims=True)
         return _Sums(m, s, sums.v * old + dot(p, values)), None
@@ -321,6 +321,27 @@ def _scan(bank: Bank, query: _Query, exclude: jax.Array | None) -> _Sums:
     empty = _Sums(zero - jnp.inf, zero, jnp.zeros((len(query.y), width), query.y.dtype))
     # Derivatives make a block's floats again instead of keeping all of them.
     return jax.lax.scan(jax.checkpoint(step), empty, _blocks(bank))[0]
+
+
+@jax.custom_jvp
+def _largest(logits: jax.Array) -> jax.Array:
+    """The maximum of each row, [B, 1], with the derivative of one of those that reach it.
+
+    jnp.max shares the derivative among all that are equal to the maximum, and divides by how many
+    there are: a compiler that computes the logits again, rounded otherwise, finds none of them.
+    """
+    return jnp.max(logits, 1, keepdims=True)
+
+
+@_largest.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    place = jnp.argmax(primals[0], 1, keepdims=True)
+    return _largest(primals[0]), jnp.take_along_axis(tangents[0], place, 1)
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The maximum of two, with the derivative of one of them."""
+    return jnp.where(a >= b, a, b)
 
 
 def _finite(m: jax.Array) -> jax.Array:
@@ -375,7 +396,7 @@ def _refined(bank: Bank, query: _Query) -> _Refined:
     difference = jnp.sum((x - first) * ((y - first) + (y - x)), 2)
     exact = log_weights + difference / (2 * query.sigma**2)
     exact = jnp.where(coarse == -jnp.inf, -jnp.inf, exact)
-    m = jnp.max(exact, 1, keepdims=True)
+    m = _largest(exact)
     p = jnp.exp(exact - _finite(m))
     values = x if bank.values is None else _pixels.to_model(take(bank.values))
     centered = values - _values_center(bank)[None]
@@ -409,7 +430,7 @@ def _first(bank: Bank, coarse: jax.Array, x: jax.Array) -> jax.Array:
 
 def _merge(a: _Sums, b: _Sums) -> _Sums:
     """Two partial softmaxes as one."""
-    m = jnp.maximum(a.m, b.m)
+    m = _larger(a.m, b.m)
     scale_a, scale_b = jnp.exp(a.m - _finite(m)), jnp.exp(b.m - _finite(m))
     return _Sums(m, a.s * scale_a + b.s * scale_b, a.v * scale_a + b.v * scale_b)
 

@@ -158,7 +158,10 @@ def draw_projection(key: jax.Array, m: int, d: int) -> jax.Array:
 def features(projection: jax.Array, y: jax.Array, degree: int) -> jax.Array:
     """h(y) = (R y / |R y|_inf)^degree of rows [B, d]: [B, m]; 0 where R y is 0."""
     r = dot(y, projection.T)
-    largest = jnp.max(jnp.abs(r), axis=-1, keepdims=True)
+    # Not jnp.max: its derivative divides by how many are equal to it, and a compiler that computes
+    # r again, rounded otherwise, may find none.
+    place = jnp.argmax(jnp.abs(r), axis=-1, keepdims=True)
+    largest = jnp.abs(jnp.take_along_axis(r, place, axis=-1))
     return (r / jnp.where(largest > 0, largest, 1)) ** degree
 
 

@@ -7,7 +7,12 @@ from jdiff.study.laws import LawStudy
 
 # What the four studies of one changed thing have in common: three trainings of every network, which
 # is also held against the closed forms.
-_CHANGES: dict[str, Any] = {"seeds": (0, 1, 2), "interpret": True, "num_samples": 256}
+_CHANGES: dict[str, Any] = {
+    "seeds": (0, 1, 2),
+    "interpret": True,
+    "num_samples": 256,
+    "batch_size": 64,
+}
 _UNET = "unet:width=16,levels=2"
 
 PRESETS: dict[str, Study | LawStudy] = {

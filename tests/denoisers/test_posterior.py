@@ -145,6 +145,7 @@ def test_weights_and_images_of_weight_zero(
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.optimized  # equal bit for bit, in two programs
 @pytest.mark.parametrize("sigma", [30.0, 0.02])
 def test_labels_restrict_the_training_set(
     twins: np.ndarray, sigma: float, rng: np.random.Generator
@@ -376,3 +377,20 @@ def test_bad_input_of_a_call() -> None:
         denoiser(jnp.zeros((2, 4, 4)), jnp.float32(1.0))
     with pytest.raises(ValueError, match=r"sigma must be a scalar or \[2\]; got shape \(3,\)"):
         denoiser(jnp.zeros((2, 4, 4, 1)), jnp.ones(3))
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.2, 0.4, 0.6325, 1.0, 5.0])
+def test_the_gradient_is_the_posterior_covariance_at_every_level(sigma, rng):
+    """d x_hat / dy = Cov(x | y) / sigma^2, on both sides of the level where leaders are refined."""
+    images = rng.integers(0, 256, (32, 8, 8, 1)).astype(np.uint8)
+    denoiser = OptimalDenoiser.fit(images)
+    y = noisy(images[:3], sigma, rng)
+    found = jax.jit(jax.grad(lambda y: denoiser(y, jnp.float32(sigma))[:, 4, 4, 0].sum()))(y)
+    x = as_float32(images).reshape(32, -1).astype(np.float64)
+    p = brute_force(images, y, sigma)
+    mean = p @ x
+    centred = x[None] - mean[:, None]
+    covariance = np.einsum("bn,bnd,bn->bd", p, centred, centred[:, :, 4 * 8 + 4])
+    # Weights are right to about 1e-4; values lie in [-1, 1].
+    scale = max(1.0, np.abs(covariance).max() / sigma**2)
+    np.testing.assert_allclose(found.reshape(3, -1), covariance / sigma**2, atol=5e-4 * scale)

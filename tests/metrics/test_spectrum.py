@@ -34,6 +34,7 @@ def test_radial_spectrum_is_a_sum_of_waves(shape, rng):
     assert found.n == 5
 
 
+@pytest.mark.optimized  # the constant's power to 1e-6: a few roundings
 def test_white_noise_is_flat_and_a_constant_is_at_0(rng):
     noise = rng.normal(0, 0.2, (4000, 8, 8, 1)) * 2 - 1  # deviation 0.2 about 0 on [0, 1]
     # 4000 powers with one degree of freedom at the corner: deviation sqrt(2 / 4000). Five of them.

@@ -16,6 +16,8 @@ from jdiff import data as datasets
 from jdiff.data import from_arrays
 from jdiff.study import classifier, encoders
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -12,6 +12,8 @@ import jdiff
 from jdiff import networks
 from jdiff.training import TrainConfig, train
 
+pytestmark = pytest.mark.optimized
+
 SHAPE = (8, 8, 1)
 LEVEL = 1.0
 
@@ -36,7 +38,7 @@ def mean_squared_error(denoiser, images):
     ("name", "options"),
     [
         pytest.param("unet", {"width": 8, "levels": 1}, marks=pytest.mark.slow),
-        ("paper_unet", {"width": 8, "levels": 2}),
+        pytest.param("paper_unet", {"width": 8, "levels": 2}, marks=pytest.mark.slow),
         pytest.param(
             "paper_unet",
             {"width": 8, "levels": 2, "norm": "bias_free_batch"},

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import logging
+import os
 import re
 import shutil
 import signal
@@ -148,8 +149,13 @@ def test_resumed_after_a_stop_it_is_the_same_run(whole, tmp_path, monkeypatch, s
 def test_resumed_after_a_kill_it_is_the_same_run(whole, tmp_path, monkeypatch):
     """SIGKILL in another process: nothing is closed, a save may be half done."""
     program = Path(__file__).with_name("killed_program.py")
+    # Compiled there as here, or it is another program.
+    hasty = str(int(os.environ.get("JDIFF_TESTS") != "optimized"))
     killed = subprocess.run(
-        [sys.executable, program, tmp_path / "run", "7"], capture_output=True, text=True
+        [sys.executable, program, tmp_path / "run", "7"],
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": hasty},
+        capture_output=True,
+        text=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
     assert (tmp_path / "run/metrics.jsonl").exists()
