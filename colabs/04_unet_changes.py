@@ -70,7 +70,10 @@ print("jax", jax.__version__, "on", jax.device_count(), jax.devices()[0].device_
 # %%
 study = jdiff.study.PRESETS["unet-changes"]
 if BUDGET == "tiny":
-    names = ("unet:width=4,levels=1", "unet:width=4,levels=1,padding=circular")
+    names = (
+        "mlp:width=16,depth=2",
+        "mlp:width=32,depth=2",
+    )  # no UNet: compiling them takes a minute
     study = dataclasses.replace(
         study.tiny(), architectures=names, seeds=(0, 1), budget=jdiff.study.Budget(20)
     )
