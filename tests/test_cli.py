@@ -241,6 +241,25 @@ def test_a_network_is_trained_goes_on_and_is_sampled(jdiff_command, data, tmp_pa
     assert (status, printed) == (0, f"3 samples: {run / 'drawn.npz'}, {run / 'drawn.png'}\n")
 
 
+def test_networks_for_levels_and_guidance(jdiff_command, data, tmp_path):
+    run = tmp_path / "run"
+    named = f"{MLP},num_classes=2,per_level=karras:2"
+    command = ["train", named, "--data", data, "--out", run, "--num-train", "24", *STEPS]
+    status, printed, _ = jdiff_command(*command)
+    assert status == 0
+    assert printed.startswith(f"trained {named} for 10 steps a level on 24 images: loss ")
+    sample = ["sample", run, "--num", "3", "--no-cache", "--guidance-scale", "2"]
+    status, _, said = jdiff_command(*sample)
+    assert (status, said) == (2, "jdiff: labels must be given: this is a GuidedDenoiser.\n")
+    assert jdiff_command(*sample, "--labels", "1")[0] == 0
+    with np.load(run / "drawn.npz") as drawn:
+        assert drawn["images"].shape == (3, 8, 8, 1)
+        np.testing.assert_allclose(drawn["sigmas"], [80, 0.002, 0], rtol=1e-6)
+    status, _, said = jdiff_command(*sample, "--labels", "1", "--sigmas", "karras:3", "--force")
+    assert status == 2
+    assert "asks for levels that this GuidedDenoiser was not fitted at" in said
+
+
 @pytest.mark.core
 def test_samples_are_not_overwritten_unless_told_to(jdiff_command, linear_run, tmp_path):
     out = tmp_path / "a.npz"

@@ -57,7 +57,7 @@ class Architecture:
             if "preconditioning" in given:
                 _check.choice("preconditioning", given["preconditioning"], PRECONDITIONINGS)
             if "per_level" in given:
-                noise.parse_grid(str(given["per_level"]))
+                _check_per_level(given["per_level"])
         if not self.label:
             spelled = ",".join(f"{name}={_spell(value)}" for name, value in self.options)
             object.__setattr__(self, "label", f"{self.name}:{spelled}" if spelled else self.name)
@@ -316,6 +316,17 @@ def check_names(field: str, values: Any) -> None:
     repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"{field} names {repeated[0]} more than once.")
+
+
+def _check_per_level(spec: Any) -> None:
+    """Refuses an option per_level that names no grid."""
+    try:
+        noise.parse_grid(str(spec))
+    except ValueError as error:
+        raise ValueError(
+            f"per_level must name a grid, GRID:STEPS, as in per_level=vp_cosine:4; got {spec!r} "
+            f"({error})"
+        ) from None
 
 
 def _value(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,3 +195,37 @@ def test_flops_of_a_unet_by_hand():
     # Stem; one block down, two in the middle, two up, each with a skip; head.
     by_hand = conv(1, 4) + time + 3 * plain + 2 * joined + conv(4, 1)
     assert networks.flops_per_image(UNet(width=4, levels=1, norm="none"), (2, 2, 1)) == by_hand
+
+
+class Registered(nn.Module):
+    """A user's own: no image_defaults, no check_image."""
+
+    width: int = 3
+
+    @nn.compact
+    def __call__(self, x, c_noise, labels=None, train=False):
+        return nn.Conv(x.shape[-1], (3, 3))(x)
+
+
+def test_a_class_of_ones_own_is_known_by_its_name(monkeypatch):
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    networks.register("mine", Registered)
+    networks.register("mine", Registered)  # again, as a notebook's cell is run again
+    assert networks.create("mine", (4, 4, 1), width=5) == Registered(width=5)
+    assert networks.option_types("mine") == {"width": int}
+    assert networks.receptive_field(Registered(), (4, 4, 1)) is None
+    with pytest.raises(ValueError, match="option of mine is 'widht'. Did you mean 'width'"):
+        networks.create("mine", (4, 4, 1), widht=5)
+
+
+def test_what_cannot_be_registered_is_refused():
+    before = dict(networks.NETWORKS)
+    for name in ("unet", "kamb_unet"):
+        with pytest.raises(ValueError, match=f"name '{name}' is taken; taken are"):
+            networks.register(name, Registered)
+    with pytest.raises(ValueError, match="name must be an identifier.*got 'a:b'"):
+        networks.register("a:b", Registered)
+    for wrong in (Registered(), dict, lambda x: x):
+        with pytest.raises(TypeError, match="cls must be a subclass of flax.linen.Module"):
+            networks.register("mine", wrong)
+    assert networks.NETWORKS == before

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from jdiff import networks
+from jdiff import networks, noise
 from jdiff.study import PRESETS, Architecture, Budget, Study
 
 pytestmark = pytest.mark.core
@@ -174,3 +175,44 @@ def test_the_demo_is_the_main_job_on_data_that_needs_no_download():
     assert {"optimal", "linear", "unet", "mlp"} <= {
         spec.partition(":")[0] for spec in demo.architectures
     }
+
+
+def test_one_network_a_level_is_an_option_of_networks():
+    architecture = Architecture.parse("unet:width=16,per_level=vp_cosine:4")
+    assert architecture.per_level == "vp_cosine:4"
+    assert architecture.label == "unet:width=16,per_level=vp_cosine:4"
+    assert architecture.network((8, 8, 1)).width == 16
+    np.testing.assert_array_equal(architecture.grid("karras:18"), noise.vp_cosine(4))
+    np.testing.assert_array_equal(Architecture.parse("unet").grid("karras:18"), noise.karras(18))
+
+
+@pytest.mark.parametrize("spec", ["mlp:per_level=4", "mlp:per_level=karas:4", "mlp:per_level=true"])
+def test_a_grid_that_is_none_is_refused(spec):
+    with pytest.raises(ValueError, match="per_level must name a grid, GRID:STEPS.*got"):
+        Architecture.parse(spec)
+    with pytest.raises(ValueError, match="option of linear is 'per_level'"):
+        Architecture.parse("linear:per_level=karras:4")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"schedule": "cosin"}, "schedule is 'cosin'. Did you mean 'cosine'"),
+        ({"claims": ("widht",)}, "claim is 'widht'. Did you mean 'width'"),
+    ],
+)
+def test_fields_of_a_study_are_checked(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Study("mine", **fields)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_can_be_built_for_digits_and_fashion(name):
+    study = PRESETS[name]
+    if not isinstance(study, Study):
+        return
+    for architecture in study.parsed():
+        if not architecture.closed_form:
+            for shape in ((8, 8, 1), (28, 28, 1)):
+                architecture.network(shape)
+    assert len(study.seeds) >= (1 if name == "demo" else 3)

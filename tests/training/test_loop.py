@@ -410,6 +410,15 @@ def test_batch_statistics_are_kept_and_averaged(overfitted):
     assert np.abs(stats["var"] - 1).max() > 1e-2  # and at 1
 
 
+@pytest.mark.skipif(jax.device_count() != 1, reason="the batch is that of one device")
+def test_statistics_of_one_image_are_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, batch_size=1)
+    data = pictures(4, (4, 4, 1), labels=False)
+    with refused(ValueError, "batch_size must be at least 2 a device", "got 1 on 1 device(s)"):
+        run(tmp_path / "run", network=Convolutions(), data=data, config=config)
+    assert not (tmp_path / "run").exists()
+
+
 # Progress
 
 
