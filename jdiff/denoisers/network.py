@@ -147,9 +147,16 @@ def warn_of_detour(module: nn.Module, preconditioning: str) -> None:
         warnings.warn(
             f"preconditioning {preconditioning!r} adds c_skip y to the output, so that the noisy "
             f"image goes round {type(module).__name__}, whose bottleneck or width then constrains "
-            "the samples no more; its own row is x0.",
+            "the samples no more; its own row is x0." + _of_tanh(module),
             stacklevel=3,
         )
+
+
+def _of_tanh(module: nn.Module) -> str:
+    """What to say of a network whose output is bounded where its target is not."""
+    if getattr(module, "output", None) != "tanh":
+        return ""
+    return " Its tanh keeps F in [-1, 1], which the target of F leaves there: take output='linear'."
 
 
 def default_preconditioning(module: nn.Module) -> str:

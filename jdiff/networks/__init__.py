@@ -55,7 +55,8 @@ NETWORKS: dict[str, Any] = {
 # Networks of one of these classes under a name of their own: name -> (class's name, options).
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     # The UNet of Kamb & Ganguli 2025: 64, 128 and 256 channels, two convolutions a block, ReLU, no
-    # normalisation. Theirs pools by maxima, and its last convolution is a third, 1x1.
+    # normalisation. Theirs pools by maxima, its last convolution is a third, 1x1, and it predicts
+    # the noise (preconditioning=eps), where this class has x0 unless told otherwise.
     "kamb_unet": (
         "paper_unet",
         {"width": 64, "levels": 2, "norm": "none", "biases": True, "time": True},
@@ -115,7 +116,15 @@ def register(name: str, cls: type[nn.Module]) -> None:
         raise TypeError(f"cls must be a subclass of flax.linen.Module; got {cls!r}.")
     if not (isinstance(name, str) and name.isidentifier()):
         raise ValueError(f"name must be an identifier, such as my_network; got {name!r}.")
-    if name in PRESETS or NETWORKS.get(name, cls) is not cls:
+    reserved = sorted({"preconditioning", "per_level"} & {f.name for f in dataclasses.fields(cls)})
+    if reserved:
+        raise ValueError(
+            f"cls must have no field {' or '.join(reserved)}: every network has that option (the "
+            "default preconditioning is a plain class attribute)."
+        )
+    known = NETWORKS.get(name, cls)
+    same = (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+    if name in PRESETS or not same:  # a class defined again, as in a notebook, is the same
         raise ValueError(f"name {name!r} is taken; taken are {', '.join([*NETWORKS, *PRESETS])}.")
     NETWORKS[name] = cls
 
@@ -200,5 +209,6 @@ def _class_and_preset(name: str) -> tuple[Any, dict[str, Any]]:
 
 def _plain_type(annotation: Any) -> type:
     if isinstance(annotation, types.UnionType):
-        (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
+        kinds = [a for a in typing.get_args(annotation) if a is not type(None)]
+        annotation = kinds[0] if len(kinds) == 1 else object  # of several, the class must check
     return typing.get_origin(annotation) or annotation

@@ -42,6 +42,11 @@ class Architecture:
         """Fills the label and refuses unknown names and options."""
         names = [*CLOSED_FORMS, *networks.NETWORKS, *networks.PRESETS]
         _check.choice("architecture", self.name, names)
+        if self.name in CLOSED_FORMS and self.name in networks.NETWORKS:
+            raise ValueError(
+                f"architecture {self.name} is a closed form and a registered network: register the "
+                "network under another name."
+            )
         if self.name in CLOSED_FORMS:
             form, given = CLOSED_FORMS[self.name], dict(self.options)
             _check.options(f"option of {self.name}", given, form.options)

@@ -72,9 +72,11 @@ def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> s
             evaluations = study.num_samples * nfe
             seconds += max(evaluations * flops[entry] / rate, nfe * _LEAST_EVALUATION)
             step = FORWARDS_A_STEP * flops[entry] * config.batch_size / (_SHARE * rate)
-            seconds += config.steps * max(step, _LEAST_STEP)
+            steps_of_all = config.steps * num_networks(entry[0])
+            seconds += steps_of_all * max(step, _LEAST_STEP)
     trained = {
-        f"{entry[0].label} {configs[entry].steps:,} steps of {study.batch_size} images"
+        f"{entry[0].label} {_times(entry[0])}{configs[entry].steps:,} steps of "
+        f"{study.batch_size} images"
         for entry in plan
         if entry in configs
     }
@@ -85,6 +87,17 @@ def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> s
         f"{study.sigmas}). Roughly {duration(seconds)} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), guessed from FLOPs, if nothing is done yet."
     )
+
+
+def num_networks(architecture: Architecture) -> int:
+    """How many networks an architecture is: one, or one for each level of its own grid."""
+    own = architecture.per_level
+    return 1 if own is None else len(noise.parse_grid(own)) - 1
+
+
+def _times(architecture: Architecture) -> str:
+    number = num_networks(architecture)
+    return "" if number == 1 else f"{number} x "
 
 
 def duration(seconds: float) -> str:

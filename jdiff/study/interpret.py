@@ -12,7 +12,6 @@ import numpy as np
 
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
-from jdiff.metrics import Measure
 from jdiff.study import measures
 
 # Keys of measures.MEASURES, in the order of the report.
@@ -50,8 +49,8 @@ class Explanations:
         """The closed forms by the names they go by."""
         return measures.references(self.data)
 
-    def of(self, denoiser: Denoiser, samples: np.ndarray, grid: str) -> dict[str, Measure]:
-        """Measures of a denoiser, and of its samples of the study's noise, by their keys.
+    def of(self, denoiser: Denoiser, samples: np.ndarray, grid: str) -> measures.Measured:
+        """Measures of a denoiser and of its samples, and why others were not taken.
 
         Args:
           denoiser: a network.
@@ -68,7 +67,11 @@ class Explanations:
             most_levels=_MOST_LEVELS,
             num_images=_NUM_IMAGES,
         )
-        return measures.measure(subject, NAMES, say=lambda _: None, skip=True).measures
+        return measures.measure(subject, NAMES, say=lambda _: None, skip=True)
+
+    def optimal(self, grid: str) -> np.ndarray:
+        """The optimal denoiser's samples of the study's noise at a grid."""
+        return self._redraw(self.references["optimal"], grid)
 
     def _redraw(self, reference: Denoiser, grid: str) -> np.ndarray:
         (name,) = (name for name, known in self.references.items() if known is reference)

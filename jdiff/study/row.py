@@ -29,7 +29,7 @@ _BATCH_A_DEVICE = 256
 # The part of a record that the work gives.
 _MEASURED = (
     *("num_params", "flops_per_image", "receptive_field", "budget", "seconds", "images_per_s"),
-    *("sigmas", "nfe", "measures", "verdict", "samples"),
+    *("sigmas", "nfe", "measures", "left_out", "verdict", "samples"),
 )
 
 
@@ -140,9 +140,15 @@ def make(
     record["nfe"] = SOLVERS[study.solver].nfe(len(grid) - 1)
 
     neighbors = metrics.nearest_two(samples, data.images)
-    measures = _measure(samples, reference, neighbors)
+    optimal = reference.optimal[0]
+    if named != study.sigmas:
+        optimal = reference.explanations.optimal(named)
+    measures = _measure(samples, reference, neighbors, optimal)
+    record["left_out"] = {}  # measures that could not be taken, with the reason
     if study.interpret and not architecture.closed_form:
-        measures |= reference.explanations.of(denoiser, samples, named)
+        explained = reference.explanations.of(denoiser, samples, named)
+        measures |= explained.measures
+        record["left_out"] = explained.skipped
     record["measures"] = {name: value.to_dict() for name, value in measures.items()}
     record["verdict"] = metrics.verdict(measures)._asdict()
     record["samples"] = f"runs/{run_dir.name}/samples.npz"
@@ -248,7 +254,7 @@ def _train(
 
 
 def _measure(
-    samples: np.ndarray, reference: Reference, neighbors: metrics.NearestTwo
+    samples: np.ndarray, reference: Reference, neighbors: metrics.NearestTwo, optimal: np.ndarray
 ) -> dict[str, metrics.Measure]:
     data = reference.data
     arrays = (samples, data.images, data.held_out)
@@ -262,7 +268,7 @@ def _measure(
     }
     # A correlation over one or two values says nothing.
     if math.prod(data.image_shape) > 2:
-        r = _agreement(samples, reference.optimal[0])
+        r = _agreement(samples, optimal)
         if r is not None:
             measures["pearson_r_to_optimal"] = r
     return measures

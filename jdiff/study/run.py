@@ -128,6 +128,7 @@ def run(
 
     results = files.results(study, command, records)
     results["claims"] = claims.of(study.claims, records)
+    results["notes"] = _notes(records)
     rows = [directory.row(record) for record in records]
     parallel.on_writer(lambda: directory.write_report(results, rows))
     say(f"finished in {cost.duration(time.perf_counter() - started)}")
@@ -178,6 +179,35 @@ def _check_record(file: Path, number: int, record: Any, of_laws: bool) -> None:
         raise ValueError(f"{file} is damaged: in rows[{number}], {error}") from None
 
 
+def _notes(records: list[dict]) -> list[str]:
+    """What a reader of the rows must know beside them, a sentence each."""
+    notes = []
+    rows = {record["preconditioning"] for record in records if record["preconditioning"]}
+    if len(rows) > 1:
+        notes.append(_PRECONDITIONINGS)
+    own = {r["label"]: r["sigmas"] for r in records if r["sigmas"] and r["budget"]}
+    apart = [label for label, grid in own.items() if f"per_level={grid}" in label]
+    if apart:
+        notes.append(
+            f"One network for every noise level: {', '.join(apart)}. They share a row's steps and "
+            "are sampled at their own levels, so more than the network differs from the others."
+        )
+    for record in records:
+        for name, reason in (record["left_out"] or {}).items():
+            notes.append(
+                f"{record['label']}, seed {record['seed']}: {name} was not measured: {reason}"
+            )
+    return notes
+
+
+_PRECONDITIONINGS = (
+    "Preconditionings: the denoiser is D(y) = c_skip y + c_out F(c_in y), F the network. x0: F is "
+    "the image (c_skip = 0). eps: F is the noise, D = y - sigma F. edm: between both, by the noise "
+    "level. v: edm at a data deviation of 1 with the sign of F turned. Where c_skip is not 0 the "
+    "noisy image goes round the network, which then constrains the samples less."
+)
+
+
 def _train_config(
     study: Study, architecture: Architecture, data: data.ImageData, run_dir: os.PathLike
 ) -> TrainConfig:
@@ -192,8 +222,8 @@ def _train_config(
     steps = begun
     if steps is None:
         steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
-        if architecture.per_level is not None:  # its networks share what a row has
-            steps = max(1, steps // (len(architecture.grid(study.sigmas)) - 1))
+        # Networks of one row share what a row has.
+        steps = max(1, steps // cost.num_networks(architecture))
     steps = parallel.same_everywhere(steps)  # a timing differs from process to process
     return TrainConfig(
         steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common

@@ -100,6 +100,7 @@ def load(run_dir: str | os.PathLike, *, network: nn.Module | None = None) -> Den
     wanted = (
         ("form",) if kind == "closed_form" else ("architecture", "train", "data", "image_shape")
     )
+    wanted += ("sigmas",) if kind == LEVELS else ()
     lacking = [name for name in wanted if name not in config]
     if lacking:
         raise ValueError(f"{run.path / 'config.json'} is damaged: it lacks {', '.join(lacking)}.")
@@ -120,7 +121,12 @@ def _module(architecture: dict) -> nn.Module:
     """One of jdiff's networks from its class and options."""
     for cls in networks.NETWORKS.values():
         if f"{cls.__module__}.{cls.__qualname__}" == architecture["class"]:
-            return cls(**architecture["options"])
+            # JSON has lists where the module has tuples.
+            options = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in architecture["options"].items()
+            }
+            return cls(**options)
     raise ValueError(
         f"network must be given: the run's class {architecture['class']} is not one of jdiff's "
         f"own ({', '.join(networks.NETWORKS)})."

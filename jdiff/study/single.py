@@ -81,7 +81,13 @@ def train(
         }
         parallel.on_writer(lambda: save(out, denoiser, described))
         return f"fitted {architecture.label} to {images.num_train} images: {out}"
-    if architecture.preconditioning is not None:
+    named = architecture.preconditioning
+    if None not in (named, config.preconditioning) and named != config.preconditioning:
+        raise ValueError(
+            f"preconditioning is {named!r} in {architecture.label} and {config.preconditioning!r} "
+            "beside it: give one of them."
+        )
+    if named is not None:
         config = dataclasses.replace(config, preconditioning=architecture.preconditioning)
     options: Any = {"key": key, "run_dir": out}
     if architecture.per_level is None:
@@ -146,7 +152,8 @@ def sample(
         raise FloatingPointError(f"{bad} of {num} samples are not finite; nothing was written.")
     if parallel.is_writer():
         given = None if labels is None else np.full(num, labels, np.int32)
-        _files.write_arrays(out, images=images, labels=given, sigmas=grid, seed=seed, solver=solver)
+        known = {"seed": seed, "solver": solver, "guidance_scale": guidance_scale}
+        _files.write_arrays(out, images=images, labels=given, sigmas=grid, **known)
     h, w, c = denoiser.image_shape
     if h * w == 1 or c not in (1, 3):
         return f"{num} samples: {out}"
@@ -173,7 +180,7 @@ def grid_of(denoiser: Denoiser, sigmas: str | None) -> np.ndarray:
         fitted = ", ".join(f"{sigma:.4g}" for sigma in np.asarray(denoiser.sigmas))
         raise ValueError(
             f"sigmas {name} asks for levels that this {type(denoiser).__name__} was not fitted at; "
-            f"it was at {fitted}. Leave --sigmas out to sample at these, or fit another run with "
-            f"the option sigmas, as in polynomial:degree=3,sigmas={name}."
+            f"it was at {fitted}. Leave --sigmas out to sample at these, or make another run: a "
+            f"closed form with the option sigmas={name}, networks with per_level={name}."
         ) from None
     return grid

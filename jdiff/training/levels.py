@@ -23,8 +23,9 @@ from jdiff.training.loop import TrainResult, check_arguments, describe_run, trai
 from jdiff.training.rundir import RunDirectory
 from jdiff.training.state import TrainConfig
 
-# Folded into the user's key first, beside the training's and the sampler's constants.
-LEVELS = 2
+# Folded into the user's key first. 0 is training's, 1 the sampler's, 2 random features', 3 random
+# windows'.
+LEVELS = 4
 KIND = "levels"
 
 

@@ -2,8 +2,10 @@
 
 Example i of step t is drawn on the device from fold_in(fold_in(key, t), i), i its place in the
 global batch, so that a resumed run repeats what an uninterrupted one does, and eight devices see
-what one sees. The gradient is psum(sum_i w_i g_i) / psum(sum_i w_i), w_i = 0 for the rows that pad
-a batch which does not divide over the devices.
+what one sees; but for dropout, and for the moments of batch normalisation, which are those of a
+device's part of the batch (of the running ones all devices keep the mean). The gradient is
+psum(sum_i w_i g_i) / psum(sum_i w_i), w_i = 0 for the rows that pad a batch which does not divide
+over the devices.
 """
 
 import dataclasses
@@ -24,6 +26,8 @@ from jdiff.training.state import TrainConfig, TrainState, optimizer
 
 # Folded into an example's key, beside batches.INDEX.
 _LEVEL, _NOISE, _LABEL = 1, 2, 3
+# In the place of an example's number, and larger than any.
+_DROPOUT = 2**31 - 1
 
 
 def make_step(module: nn.Module, config: TrainConfig) -> Callable:
@@ -160,7 +164,8 @@ def _loss_function(module: nn.Module, config: TrainConfig) -> Callable:
                 uniform = lambda key: jax.random.uniform(key, (), jnp.float32)
                 dropped = jax.vmap(uniform)(fold(_LABEL)) < config.label_dropout
                 label = jnp.where(dropped, module.num_classes, label)
-        dropout = jax.random.fold_in(jax.random.fold_in(key, batch), parallel.axis_index())
+        dropout = jax.random.fold_in(jax.random.fold_in(key, batch), _DROPOUT)
+        dropout = jax.random.fold_in(dropout, parallel.axis_index())
         stats = _without_params(variables)
 
         def apply(x: jax.Array, c_noise: jax.Array) -> jax.Array:

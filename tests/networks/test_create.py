@@ -225,7 +225,8 @@ def test_what_cannot_be_registered_is_refused():
             networks.register(name, Registered)
     with pytest.raises(ValueError, match="name must be an identifier.*got 'a:b'"):
         networks.register("a:b", Registered)
-    for wrong in (Registered(), dict, lambda x: x):
+    wrongs: list[Any] = [Registered(), dict, lambda x: x]
+    for wrong in wrongs:
         with pytest.raises(TypeError, match="cls must be a subclass of flax.linen.Module"):
             networks.register("mine", wrong)
     assert networks.NETWORKS == before

@@ -1,10 +1,11 @@
 """What the literature says, held against rows whose numbers are known."""
 
+import itertools
 import re
 
 import pytest
 
-from jdiff.study import claims
+from jdiff.study import PRESETS, Architecture, Study, claims
 
 
 def refused(error, *words):
@@ -12,21 +13,29 @@ def refused(error, *words):
     return pytest.raises(error, match=".*".join(re.escape(word) for word in words))
 
 
-def record(
-    label, seed=0, word="creates", options=None, status="ok", field=None, more=None, **values
-):
+def record(label, seed=0, word="creates", status="ok", field=None, num_train=100, **values):
+    """A row; two underscores in a measure's name stand for a space."""
+    architecture = Architecture.parse(label)
     values = {"memorized_fraction": 0.0, "precision": 0.9, "frechet_distance": 0.1, **values}
-    values |= more or {}
     return {
         "label": label,
-        "num_train": 100,
+        "architecture": architecture.name,
+        "options": dict(architecture.options),
+        "num_train": num_train,
         "seed": seed,
         "status": status,
-        "options": options or {},
         "receptive_field": field,
-        "verdict": {"word": word},
-        "measures": {name: {"value": value} for name, value in values.items()},
+        "verdict": {"word": word} if status == "ok" else None,
+        "measures": {n.replace("__", " "): {"value": v} for n, v in values.items()},
     }
+
+
+def seeds(label, distances, **fields):
+    return [record(label, i, frechet_distance=d, **fields) for i, d in enumerate(distances)]
+
+
+def worded(label, words):
+    return [record(label, i, word) for i, word in enumerate(words)]
 
 
 def one(name, records):
@@ -34,33 +43,74 @@ def one(name, records):
     return found["shown"], found["evidence"]
 
 
-def seeds(label, precisions, **fields):
-    return [record(label, seed, precision=p, **fields) for seed, p in enumerate(precisions)]
+FIRST = seeds("unet", [0.20, 0.30, 0.25])
 
 
 def test_a_change_counts_where_ranges_do_not_overlap():
-    first = seeds("a", [0.80, 0.90])
-    below, over = seeds("b", [0.70, 0.79]), seeds("c", [0.70, 0.81])
-    shown, evidence = one("differ", [*first, *below, *over])
+    outside = seeds("unet:skips=false", [0.31, 0.50, 0.40])
+    within = seeds("unet:width=4", [0.29, 0.50, 0.40])
+    shown, evidence = one("differ", [*FIRST, *outside, *within])
     assert shown  # one of two is a half
     assert evidence == (
-        "1 of 2 changes leave the range of a: b (precision 0.7–0.79 against 0.8–0.9). Within it: c."
+        "1 of 2 changes leave the range that the Fréchet distance of unet has over its seeds "
+        "(0.2–0.3); by chance each would in 10% of cases. Outside: unet:skips=false (0.31–0.5). "
+        "Within: unet:width=4 (0.29–0.5)."
     )
-    assert one("differ", [*first, *over])[0] is False
-    assert one("differ", first)[0] is None
+    assert one("differ", [*FIRST, *within])[0] is False
+    assert one("differ", FIRST)[0] is None
+
+
+def test_the_stated_chance_is_that_of_six_numbers_in_any_order():
+    orders = list(itertools.permutations(range(6)))
+    apart = sum(max(o[:3]) < min(o[3:]) or max(o[3:]) < min(o[:3]) for o in orders)
+    assert apart / len(orders) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", ["differ", "unrealistic"])
+def test_too_few_seeds_cannot_tell(name):
+    two = seeds("unet:skips=false", [5.0, 6.0], word="unrealistic")
+    assert one(name, [*FIRST, *two])[0] is None
+    assert one(name, [*FIRST[:2], *seeds("unet:width=4", [5.0, 6.0, 7.0])])[0] is None
+
+
+@pytest.mark.parametrize("name", ["differ", "unrealistic"])
+def test_other_kinds_closed_forms_and_own_grids_are_no_changes(name):
+    others = [
+        *seeds("linear", [9.0]),
+        *seeds("mlp", [9.0, 8.0, 7.0], word="unrealistic"),
+        *seeds("unet:per_level=vp_cosine:4", [9.0, 8.0, 7.0], word="unrealistic"),
+    ]
+    same = seeds("unet:width=8", [0.2, 0.3, 0.25])
+    shown, evidence = one(name, [*others[:1], *FIRST, *others[1:], *same])
+    assert shown is False
+    assert evidence.startswith("0 of 1 changes")
+
+
+def test_a_first_network_that_failed_is_not_replaced():
+    failed = [record("unet", i, status="failed") for i in range(3)]
+    others = seeds("unet:width=4", [0.1, 0.2, 0.3]) + seeds("unet:width=8", [0.5, 0.6, 0.7])
+    shown, evidence = one("differ", failed + others)
+    assert shown is None
+    assert evidence.endswith("Failed runs are left out: unet (3 of 3).")
+
+
+def test_several_training_sizes_cannot_tell():
+    larger = seeds("unet", [5.0, 6.0, 7.0], num_train=1000)
+    assert one("differ", [*FIRST, *larger])[0] is None
 
 
 def test_unrealistic_changes_are_counted_by_most_of_their_runs():
-    first = seeds("a", [0.9] * 3)
-    bad = [record("b", seed, word) for seed, word in enumerate(["unrealistic"] * 2 + ["mixed"])]
-    good = [record("c", seed, word) for seed, word in enumerate(["unrealistic", "mixed", "mixed"])]
+    first = worded("unet", ["creates"] * 3)
+    bad = worded("unet:width=4", ["unrealistic", "unrealistic", "mixed"])
+    good = worded("unet:width=8", ["unrealistic", "mixed", "mixed"])
     shown, evidence = one("unrealistic", [*first, *bad, *good])
     assert shown
-    assert evidence.startswith("1 of 2 changes are unrealistic in most of their runs: b")
+    assert evidence.startswith(
+        "1 of 2 changes are unrealistic in most of their runs: unet:width=4 (precision 0.9). unet "
+    )
     assert one("unrealistic", [*first, *good])[0] is False
     # Where the start is unrealistic itself, nothing can be told.
-    start = [record("a", seed, "unrealistic") for seed in range(3)]
-    assert one("unrealistic", [*start, *bad])[0] is None
+    assert one("unrealistic", [*worded("unet", ["unrealistic"] * 3), *bad])[0] is None
 
 
 @pytest.mark.parametrize(
@@ -73,44 +123,69 @@ def test_unrealistic_changes_are_counted_by_most_of_their_runs():
     ],
     ids=["both", "no copies", "no creations", "reversed"],
 )
-def test_narrow_creates_and_wide_memorizes(words, shown):
-    rows = [
-        record(f"mlp:width={w}", word=word, options={"width": w})
-        for w, word in zip((8, 16, 32, 64), words, strict=True)
-    ]
+def test_wide_memorizes_and_from_some_width_down_it_creates(words, shown):
+    rows = [record(f"mlp:width={w}", 0, v) for w, v in zip((8, 16, 32, 64), words, strict=True)]
     # The order of the rows does not matter.
     assert one("width", rows)[0] is one("width", rows[::-1])[0] is shown
-    assert one("width", rows[:1])[0] is None
+    assert one("width", rows[:2])[0] is None
+    assert one("width", [*rows, record("unet:width=4")])[0] is None  # two kinds
 
 
-def test_sight_is_a_correlation_over_runs():
-    r = "explained_by samples of optimal pearson_r"
-    fields = [3, 5, 7, 9, 11, 13]
-    row = lambda i, value: record(f"r{i}", field=fields[i], more={r: value})
-    rising = [row(i, 0.1 * i) for i in range(6)]
-    falling = [row(i, -0.1 * i) for i in range(6)]
-    shown, evidence = one("sight", rising)
+def test_sight_is_a_correlation_over_networks():
+    def rows(values, fields=(3, 5, 7, 9, 11, 13)):
+        return [
+            record(
+                f"resnet:depth={i + 1}",
+                seed,
+                field=field,
+                **{"explained_by__samples__of__optimal__pearson_r": value + 0.001 * seed},
+            )
+            for i, (field, value) in enumerate(zip(fields, values, strict=False))
+            for seed in range(3)
+        ]
+
+    rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    shown, evidence = one("sight", rows(rising))
     assert shown
-    assert "over 6 runs: 1.00" in evidence
-    assert one("sight", falling)[0] is False
-    assert one("sight", rising[:2])[0] is None  # two fields
-    assert one("sight", [record("a", field=3)] * 4)[0] is None  # not measured
+    # Seeds of one network are one point: 18 runs would make chance look small.
+    assert "over the means of 6 networks: 1.00" in evidence
+    assert one("sight", rows(rising[::-1]))[0] is False
+    assert one("sight", rows(rising[:2]))[0] is None
+    assert one("sight", rows([0.5] * 6))[0] is None  # no order among equals
+    assert one("sight", [record("resnet", i, field=3) for i in range(4)])[0] is None
 
 
-def test_padding_compares_the_worst_with_the_best():
-    e = "equivariance_error step 1"
-    circular = [record("c", options={"padding": "circular"}, more={e: [0.0, 0.02]})]
-    zeros = [record("z", more={e: [0.1, 0.3]})]
-    assert one("padding", [*circular, *zeros])[0] is True
-    bad = [record("d", options={"padding": "circular"}, more={e: [0.4, 0.6]})]
-    assert one("padding", [*circular, *zeros, *bad])[0] is False
-    assert one("padding", circular)[0] is None
+def error(label, values):
+    return [record(label, i, equivariance_error__step__1=v) for i, v in enumerate(values)]
 
 
-def test_failed_rows_count_for_nothing():
-    first = seeds("a", [0.80, 0.90])
-    failed = [record("b", status="failed")]
-    assert one("differ", [*first, *failed])[0] is None
+def test_padding_compares_networks_that_differ_in_it_alone():
+    circular = error("resnet:depth=2,padding=circular", [[0.0, 0.02], [0.0, 0.01]])
+    zeros = error("resnet:depth=2", [[0.1, 0.3], [0.2, 0.2]])
+    # 1x1 convolutions see no edge, whatever the padding: they are no pair of the others.
+    points = error("resnet:depth=2,kernel_size=1", [[0.0, 0.0]])
+    assert one("padding", [*circular, *zeros, *points])[0] is True
+    worse = error("resnet:depth=4,padding=circular", [[0.4, 0.6]])
+    assert one("padding", [*circular, *zeros, *worse, *error("resnet:depth=4", [0.1])])[0] is False
+    assert one("padding", [*circular, *points])[0] is None
+
+
+@pytest.mark.parametrize("name", ["unet-changes", "mlp-width", "preconditioning", "locality"])
+def test_claims_of_a_preset_can_be_told_from_its_rows(name):
+    study = PRESETS[name]
+    assert isinstance(study, Study)
+    rows = [
+        record(
+            label,
+            seed,
+            field=3 + 2 * place,
+            equivariance_error__step__1=float("circular" not in label),
+            explained_by__samples__of__optimal__pearson_r=0.1 * place,
+        )
+        for place, label in enumerate(study.architectures)
+        for seed in study.seeds
+    ]
+    assert all(found["shown"] is not None for found in claims.of(study.claims, rows))
 
 
 def test_an_unknown_claim_is_refused():

@@ -27,7 +27,9 @@ def explained(data):
     explanations = Explanations(images, 0, draw)
     optimal = jdiff.OptimalDenoiser.fit(images.images)
     samples = np.asarray(sampling.sample(optimal, jax.random.key(0), 8, sigmas=noise.karras(4)))
-    return [explanations.of(optimal, samples, "karras:4") for _ in range(2)], drawn
+    found = [explanations.of(optimal, samples, "karras:4") for _ in range(2)]
+    assert [measured.skipped for measured in found] == [{}, {}]
+    return [measured.measures for measured in found], drawn
 
 
 def test_the_optimal_denoiser_is_explained_by_itself_best(explained):
@@ -52,25 +54,33 @@ def test_five_levels_and_few_images(explained):
     assert found["locality_profile 50%"].n == 8
 
 
-def test_it_is_measured_in_a_study_of_networks_alone(make_study, tmp_path, records):
+def test_it_is_measured_in_a_study_of_networks_alone(make_study, tmp_path):
     study = make_study(
-        architectures=("linear", "mlp:width=8,depth=1", "mlp:width=8,depth=1,per_level=karras:2"),
-        interpret=True,
-        claims=("differ", "sight"),
+        architectures=("linear", "mlp:width=8,depth=1"), interpret=True, claims=("differ", "sight")
     )
     rows = run(study, tmp_path / "study", progress=False)
-    linear, mlp, per_level = (row.record for row in rows)
+    linear, mlp = (row.record for row in rows)
     assert "psnr_gap" not in linear["measures"]
     assert {"psnr_gap", "explained_by samples of linear pearson_r"} <= set(mlp["measures"])
     assert len(mlp["measures"]["psnr_gap"]["value"]) == 5
-    # Two networks share the steps of a row, and are measured and sampled at their levels alone.
-    assert len(per_level["measures"]["psnr_gap"]["value"]) == 2
+    assert mlp["receptive_field"] == 8
+    assert mlp["left_out"] == {}
+    claims = json.loads((tmp_path / "study" / "results.json").read_text())["claims"]
+    assert [claim["shown"] for claim in claims] == [None, None]
+
+
+def test_networks_for_levels_share_a_row(make_study, tmp_path):
+    network = "mlp:width=16,depth=2"
+    study = make_study(architectures=(network, f"{network},per_level=karras:2"))
+    mlp, per_level = (row.record for row in run(study, tmp_path / "study", progress=False))
+    # Two networks share the steps of a row, and are sampled at their levels alone.
     assert per_level["sigmas"] == "karras:2"
     assert per_level["nfe"] == 3  # heun
     assert per_level["budget"] == {**mlp["budget"], "networks": 2}
     assert per_level["num_params"] == 2 * mlp["num_params"]
-    assert mlp["receptive_field"] == 8
+    # Both are compared with optimal samples at their own grid.
+    assert "pearson_r_to_optimal" in per_level["measures"]
     loaded = jdiff.load(tmp_path / "study" / per_level["samples"].rpartition("/")[0])
     np.testing.assert_allclose(loaded.sigmas, noise.karras(2)[:2])
-    claims = json.loads((tmp_path / "study" / "results.json").read_text())["claims"]
-    assert [claim["shown"] for claim in claims][1] is None
+    notes = json.loads((tmp_path / "study" / "results.json").read_text())["notes"]
+    assert ["per_level=karras:2" in note for note in notes] == [True]

@@ -19,7 +19,7 @@ RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" fo
 KEYS = [  # contracts.md, Files
     *("label", "architecture", "options", "preconditioning", "data", "num_train", "seed"),
     *("status", "error", "num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
-    *("receptive_field", "sigmas"),
+    *("receptive_field", "sigmas", "left_out"),
     *("nfe", "measures", "verdict", "samples"),
 ]
 
@@ -56,7 +56,8 @@ def test_three_seeds_are_three_rows_of_a_network_and_one_of_a_closed_form(finish
 def test_results_json_is_as_the_contract_says(finished, make_study):
     results = json.loads((finished / "results.json").read_text())
     assert list(results) == [
-        *("schema", "study", "command", "device", "versions", "rows", "claims")
+        *("schema", "study", "command", "device", "versions", "rows", "claims"),
+        "notes",
     ]
     assert results["schema"] == 1
     assert results["study"]["num_samples"] == 24

@@ -52,7 +52,7 @@ def whole(tmp_path_factory):
 
 def test_every_level_is_a_run_at_that_level(whole):
     result = whole[0]
-    key = jax.random.fold_in(jax.random.key(0), 2)
+    key = jax.random.fold_in(jax.random.key(0), 4)
     alone = train(
         Small(),
         pictures(),
@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on(whole, tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 2), 0)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 4), 0)
     train(
         Small(),
         pictures(),
