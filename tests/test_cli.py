@@ -444,8 +444,8 @@ def test_levels_that_a_run_was_not_fitted_at(jdiff_command, data, tmp_path):
     levels = ", ".join(f"{sigma:.4g}" for sigma in jdiff.noise.karras(20)[:-1])
     assert said == (
         "jdiff: sigmas karras:7 asks for levels that this PolynomialDenoiser was not fitted at; it "
-        f"was at {levels}. Leave --sigmas out to sample at these, or make another run: a closed form "
-        "with the option sigmas=karras:7, networks with per_level=karras:7.\n"
+        f"was at {levels}. Leave --sigmas out to sample at these, or make another run: a closed "
+        "form with the option sigmas=karras:7, networks with per_level=karras:7.\n"
     )
     assert jdiff_command(*command)[0] == 0
 

@@ -78,13 +78,22 @@ def covariance_of_sampler(denoiser, solver, record=None):
 # In classes that hold no pixel apart from another, colour is more values and nothing else: there
 # ddpm, whose every step is a program of its own here, is tried in gray alone.
 BY_PIXEL = ("local", "equivariant", "local and equivariant")
+
+
+def _marks(name: str, images: str, solver: str) -> list:
+    if (name, images, solver) == ("local", "gray", "ddpm"):
+        return [pytest.mark.core]
+    # Colour is tried with ddim every day.
+    return [pytest.mark.slow] if images == "colour" and solver != "ddim" else []
+
+
 MAPS = [
     pytest.param(
         name,
         images,
         solver,
         id=f"{name}-{images}-{solver}",
-        marks=[pytest.mark.core] if (name, images, solver) == ("local", "gray", "ddpm") else [],
+        marks=_marks(name, images, solver),
     )
     for name, images, solver in itertools.product(
         CLASSES, ("gray", "colour"), ("ddim", "heun", "ddpm")
