@@ -149,6 +149,10 @@ def train(
                 written = len(lines)
                 if step % checkpoint_every == 0 or step == config.steps:
                     run.save(step, state)
+        rate = clock.images_per_s()
+        if rate is not None:  # the bar's own rate, of a short training, is that of its first call
+            last = next(line["loss"] for line in reversed(lines) if "loss" in line)
+            bar.set_postfix_str(f"loss {last:.3g}, {rate:,.0f} images/s", refresh=False)
     finally:
         bar.close()
         if run is not None:
