@@ -26,11 +26,11 @@ def _start(program: Path, out: Path, devices: int, processes: int) -> list[subpr
     return [
         subprocess.Popen(
             [sys.executable, program, *map(str, (out, devices, number, processes, port))],
-            # As in conftest.py: compiling is most of the time.
+            # In the everyday run as in conftest.py: compiling is most of the time.
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(program == PROGRAM)),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
