@@ -19,7 +19,7 @@ from jdiff import _check, parallel
 from jdiff.data import ImageData
 from jdiff.denoisers import PerLevelDenoiser
 from jdiff.denoisers.network import default_preconditioning
-from jdiff.training.loop import TrainResult, check_arguments, describe_run, train
+from jdiff.training.loop import TrainResult, check_arguments, describe_run, deviation, train
 from jdiff.training.rundir import RunDirectory
 from jdiff.training.state import TrainConfig
 
@@ -84,7 +84,7 @@ def train_levels(
     run = None
     if run_dir is not None:
         run = RunDirectory(run_dir)
-        described = describe_run(network, data, config, preconditioning, key)
+        described = describe_run(network, data, config, preconditioning, deviation(data), key)
         described |= {"kind": KIND, "sigmas": levels.tolist()}
         parallel.on_writer(lambda: run.claim(described))
     results = []

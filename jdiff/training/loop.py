@@ -90,7 +90,7 @@ def train(
     check_arguments(network, data, config, key)
     preconditioning = config.preconditioning or default_preconditioning(network)
     warn_of_detour(network, preconditioning)
-    data_std = _data_std(data)
+    data_std = deviation(data)
     compiled = programs(network, config, data.image_shape)
     train_key = jax.random.fold_in(key, TRAIN)
     host_state = jax.device_get(compiled.init(jax.random.fold_in(train_key, _INIT)))
@@ -99,7 +99,7 @@ def train(
 
     run = None
     if run_dir is not None:
-        run = _Run(run_dir, describe_run(network, data, config, preconditioning, key))
+        run = _Run(run_dir, describe_run(network, data, config, preconditioning, data_std, key))
     lines: list[dict] = []
     if run is not None:
         host_state, lines = run.resume(host_state)
@@ -332,6 +332,7 @@ def describe_run(
     data: ImageData,
     config: TrainConfig,
     preconditioning: str,
+    data_std: float,
     key: jax.Array,
 ) -> dict:
     """What config.json says of a run."""
@@ -344,14 +345,14 @@ def describe_run(
             "name": data.name,
             "num_train": data.num_train,
             "fingerprint": data.fingerprint(),
-            "std": _data_std(data),
+            "std": data_std,
         },
         "train": dataclasses.asdict(config),
         "key": describe_key(key),
     }
 
 
-def _data_std(data: ImageData) -> float:
+def deviation(data: ImageData) -> float:
     """The standard deviation over all values of all training images, model units."""
     mean = square = 0.0
     p = np.full(data.num_train, 1 / data.num_train) if data.weights is None else data.weights
