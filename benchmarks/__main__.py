@@ -1,29 +1,39 @@
-"""`python -m benchmarks`: runs suites, prints their rows, keeps them as JSON."""
+"""`python -m benchmarks`: runs suites, keeps their rows as JSON, and reads them again.
+
+`python -m benchmarks training --size cpu` measures; `python -m benchmarks report` makes the tables
+and figures of all results, README's among them; `python -m benchmarks compare OLD NEW` prints what
+became slower or faster beyond the noise.
+"""
 
 import dataclasses
+import difflib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 
-from benchmarks import (
-    architectures,
-    linear_denoiser,
-    metrics,
-    optimal_denoiser,
-    record,
-    training_step,
-)
+from benchmarks import closed_forms, compare, frontier, metrics, record, report, sampling, suite
+from benchmarks import training as training_suite
+from jdiff.study import Architecture, Budget
 
-SUITES: dict[str, Callable[[str, Any], list[dict[str, Any]]]] = {
-    "architectures": architectures.run,
-    "linear_denoiser": linear_denoiser.run,
-    "metrics": metrics.run,
-    "optimal_denoiser": optimal_denoiser.run,
-    "training_step": training_step.run,
+SUITES: dict[str, Callable[[str, Any], list[suite.Case]]] = {
+    "training": training_suite.cases,
+    "sampling": sampling.cases,
+    "closed_forms": closed_forms.cases,
+    "metrics": metrics.cases,
+    "frontier": frontier.cases,
+}
+# What a suite takes beside its size; options that it would ignore are refused.
+TAKES = {
+    "training": ("architectures",),
+    "sampling": ("architectures",),
+    "closed_forms": ("data",),
+    "metrics": ("data",),
+    "frontier": ("architectures", "data", "budget", "seeds"),
 }
 
 
@@ -32,51 +42,123 @@ class Options:
     """Measure jdiff on this machine.
 
     Attributes:
-      suites: What to measure; default architectures, one row for each of four.
-      size: smoke takes seconds to minutes on two cores and only shows that all works.
-      data: For the denoisers: real images, for example tfds:mnist; default random ones.
+      suites: What to measure: training, sampling, closed_forms, metrics, frontier; default all.
+      size: smoke shows on two cores in minutes that all works, cpu is for the everyday machine,
+        accelerator for one GPU or TPU chip, pod for several.
+      architectures: Of training, sampling and frontier: strings as jdiff study takes them.
+      data: Of frontier: a data set; of closed_forms and metrics: real images, for example
+        tfds:mnist, instead of random ones.
       data_dir: Where TFDS data sets lie.
+      budget: Of frontier: steps:N, seconds:N or flops:N for every network.
+      seeds: Of frontier: training seeds.
       out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json.
+      work: Where frontier keeps its studies, with their samples and pages.
+      peer_python: Another Python to look for peers in; may be given several times.
       progress: Progress bars.
     """
 
-    suites: Annotated[tuple[str, ...], tyro.conf.Positional] = ("architectures",)
-    size: Literal["smoke", "cpu", "accelerator"] = "smoke"
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    size: Literal["smoke", "cpu", "accelerator", "pod"] = "smoke"
+    architectures: tuple[str, ...] = ()
     data: str | None = None
     data_dir: Path | None = None
+    budget: str | None = None
+    seeds: tuple[int, ...] = ()
     out: Path | None = None
+    work: Path = Path("runs/benchmarks")
+    peer_python: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     progress: bool = False
 
+    @property
+    def pythons(self) -> list[str]:
+        """The interpreters in which peers are looked for, this one first."""
+        return [sys.executable, *map(str, self.peer_python)]
 
-def main() -> None:
-    """Runs the suites asked for."""
-    options = tyro.cli(Options, prog="python -m benchmarks")
-    unknown = [name for name in options.suites if name not in SUITES]
-    if unknown:
-        sys.exit(f"unknown suite {unknown[0]!r}; accepted: {', '.join(SUITES)}.")
-    if options.out is not None and len(options.suites) > 1:
-        sys.exit("--out names one file, so it goes with one suite.")
-    for suite in options.suites:
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Print what became slower or faster beyond the noise; ends with 1 if anything became slower.
+
+    Attributes:
+      old: A results file.
+      new: One of the same suite, size and device, made later.
+    """
+
+    old: Annotated[Path, tyro.conf.Positional]
+    new: Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write the tables and figures of all results, and README's part that is made from them.
+
+    Attributes:
+      results: The folder of results.
+      readme: The file whose part between the benchmark marks is replaced.
+    """
+
+    results: Path = record.RESULTS
+    readme: Path = record.RESULTS.parents[1] / "README.md"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs what is asked for; bad input ends with one line on stderr and status 2."""
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        if args[:1] == ["compare"]:
+            found = tyro.cli(Compare, prog="python -m benchmarks compare", args=args[1:])
+            return compare.run(found.old, found.new)
+        if args[:1] == ["report"]:
+            asked = tyro.cli(Report, prog="python -m benchmarks report", args=args[1:])
+            for path in report.write(asked.results, asked.readme):
+                print(path)
+            return 0
+        return _measure(tyro.cli(Options, prog="python -m benchmarks", args=args))
+    except (ValueError, OSError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+def _measure(options: Options) -> int:
+    suites = options.suites or tuple(SUITES)
+    _check(suites, options)
+    if options.size == "smoke":  # whose times mean nothing: most of them would be compilation
+        jax.config.update("jax_disable_most_optimizations", True)
+    failed = 0
+    for name in suites:
         started = time.perf_counter()
-        rows = SUITES[suite](options.size, options)
-        path = record.write(suite, options.size, rows, options.out)
-        print(
-            f"{suite} ({options.size}) on {record.device()}, {time.perf_counter() - started:.0f} s"
-        )
-        for row in rows:
-            print("  " + "  ".join(f"{name} {_spell(value)}" for name, value in row.items()))
-        print(f"  -> {path}")
+        takes = {field: getattr(options, field) for field in TAKES[name]}
+        cases = SUITES[name](options.size, options)
+        path = suite.run(name, options.size, cases, takes, options.out)
+        found = record.read(path)
+        print(f"{name} ({options.size}), {time.perf_counter() - started:.0f} s -> {path}")
+        print(report.text(found))
+        failed += sum(row["status"] == "failed" for row in found["rows"])
+    return 1 if failed else 0
 
 
-def _spell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} {_spell(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_spell, value)) + "]"
-    return str(value)
+def _check(suites: tuple[str, ...], options: Options) -> None:
+    """Refuses, before anything is measured, what is unknown or would be ignored."""
+    for name in suites:
+        if name not in SUITES:
+            close = difflib.get_close_matches(name, SUITES)
+            hint = f" Close: {', '.join(close)}." if close else ""
+            raise ValueError(f"unknown suite {name!r}; accepted: {', '.join(SUITES)}.{hint}")
+    if options.out is not None and len(suites) > 1:
+        raise ValueError("--out names one file, so it goes with one suite.")
+    for field in ("architectures", "data", "budget", "seeds"):
+        if getattr(options, field) and not any(field in TAKES[name] for name in suites):
+            takers = ", ".join(name for name in SUITES if field in TAKES[name])
+            raise ValueError(f"--{field} goes with {takers}; got {', '.join(suites)}.")
+    for spec in options.architectures:
+        architecture = Architecture.parse(spec)
+        if not architecture.closed_form:
+            architecture.network((32, 32, 3))  # whose options are checked when it is made
+    if options.budget is not None:
+        budget = Budget.parse(options.budget)
+        if budget.unit == "steps" and budget.amount < 1:
+            raise ValueError(f"budget must buy at least one step; got {options.budget}.")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,6 @@ Compared with: D(y) = mu + S (S + sigma^2 I)^-1 (y - mu), solving the D x D syst
 at two sizes of the training set: its memory must not grow with it.
 """
 
-import functools
 import resource
 import subprocess
 import sys
@@ -19,15 +18,17 @@ import numpy as np
 
 import jdiff
 from benchmarks import timing
+from benchmarks.suite import Case
 from jdiff import noise
 from jdiff.denoisers import RandomPolynomialDenoiser
 
 # Image side, samples, sampler steps, rounds; then features, levels and the sizes of the fits.
-SIZES = {
-    "smoke": (8, 100, 6, 3, 64, 3, (200, 400)),
+SIZES: dict[str, Any] = {
+    "smoke": (8, 100, 6, 2, 64, 3, (200, 400)),
     "cpu": (28, 1000, 18, 9, 1024, 18, (2_500, 10_000)),
-    "accelerator": (28, 1000, 18, 9, 1024, 18, (2_500, 10_000, 40_000)),
+    "accelerator": (28, 1000, 18, 5, 1024, 18, (2_500, 10_000)),
 }
+SIZES["pod"] = SIZES["accelerator"]
 
 
 class Direct(flax.struct.PyTreeNode):
@@ -46,11 +47,17 @@ class Direct(flax.struct.PyTreeNode):
         return (self.mean[None] + x.T).reshape(y.shape)
 
 
-def run(size: str, options: Any) -> list[dict[str, Any]]:
-    """Sampling speed, and time and memory of the random-feature fits."""
+def cases(size: str, options: Any) -> list[Case]:
+    """Sampling speed at two batches, and time and memory of the random-feature fits."""
     side, samples, steps, rounds, features, levels, sizes = SIZES[size]
-    rows = [_sampling(_images(3_000, side, options), samples, steps, rounds)]
-    return rows + [_fit(n, side, features, levels) for n in sizes]
+    sampled = lambda batch: _sampling(_images(3_000, side, options), samples, steps, rounds, batch)
+    fits = lambda: [_fit(n, side, features, levels) for n in sizes]
+    return [
+        # At the sampler's own batch, and all samples in one, which favours the direct formula most.
+        Case("linear, sampling", lambda: sampled(None)),
+        Case("linear, sampling in one batch", lambda: sampled(samples)),
+        Case("random features, fits", fits),
+    ]
 
 
 def _images(n: int, side: int, options: Any) -> np.ndarray:
@@ -59,53 +66,42 @@ def _images(n: int, side: int, options: Any) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
 
 
-def _sampling(images: np.ndarray, samples: int, steps: int, rounds: int) -> dict[str, Any]:
+def _sampling(
+    images: np.ndarray, samples: int, steps: int, rounds: int, batch_size: int | None
+) -> dict[str, Any]:
     ours = jdiff.LinearDenoiser.fit(images)
     covariance = (ours.basis * ours.eigenvalues[None]) @ ours.basis.T
     direct = Direct(ours.mean, covariance, ours.image_shape)
     key, grid = jax.random.key(0), noise.karras(steps)
-
-    def draw(denoiser: Any, batch_size: int | None) -> jax.Array:
-        drawn = jdiff.sample(denoiser, key, samples, sigmas=grid, batch_size=batch_size)
-        return jax.block_until_ready(drawn)
-
-    difference = float(jnp.abs(draw(ours, None) - draw(direct, None)).max())
-    found: dict[str, Any] = {
-        "name": "sampling",
-        "image_shape": list(ours.image_shape),
-        "num_samples": samples,
-        "steps": steps,
-        "solver": "ddim",
-        "largest_difference": difference,
-    }
-    # At the sampler's own batch, and all samples in one, which favours the direct formula most.
-    for name, batch in (("default_batch", None), ("one_batch", samples)):
-        a, b = (functools.partial(draw, denoiser, batch) for denoiser in (direct, ours))
-        found[name] = {"ratio of": "direct / jdiff", **timing.compare(a, b, rounds)}
-    return found
+    draw = lambda denoiser: jdiff.sample(denoiser, key, samples, sigmas=grid, batch_size=batch_size)
+    return {
+        **{"image_shape": list(ours.image_shape), "num_samples": samples, "steps": steps},
+        **{"solver": "ddim", "batch": batch_size},
+        "largest_difference": float(jnp.abs(draw(ours) - draw(direct)).max()),
+        **timing.compare({"D x D solve a step": lambda: draw(direct), "jdiff": lambda: draw(ours)},
+                         rounds),
+    }  # fmt: skip
 
 
 def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
-    """A fit in a process of its own, whose peak memory is its own."""
+    """A fit; on the CPU in a process of its own, whose peak memory is its own."""
+    row: dict[str, Any] = {
+        **{"part": f"{n} images", "num_train": n, "image_shape": [side, side, 1]},
+        **{"num_features": features, "levels": levels},
+    }
+    if jax.default_backend() != "cpu":  # another process may not have the device too
+        return {**row, "fit_seconds": fit_once(n, side, features, levels)[0]}
     arguments = f"{n}, {side}, {features}, {levels}"
-    code = f"from benchmarks.linear_denoiser import fit_once; fit_once({arguments})"
+    code = f"from benchmarks.linear_denoiser import fit_once; print(*fit_once({arguments}))"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     seconds, peak, before = map(float, printed[-3:])
-    return {
-        "name": "random_polynomial_fit",
-        "num_train": n,
-        "image_shape": [side, side, 1],
-        "num_features": features,
-        "levels": levels,
-        "seconds": seconds,
-        "peak_mb_beyond_data": peak - before,
-    }
+    return {**row, "fit_seconds": seconds, "peak_mb_beyond_data": peak - before}
 
 
-def fit_once(n: int, side: int, features: int, levels: int) -> None:
-    """Prints the seconds of a fit and the process's peak memory after and before it, in MB."""
+def fit_once(n: int, side: int, features: int, levels: int) -> tuple[float, float, float]:
+    """Seconds of a fit, compilation included; the process's peak memory after and before, MB."""
     images = np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
     jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -114,4 +110,4 @@ def fit_once(n: int, side: int, features: int, levels: int) -> None:
         images, 3, noise.karras(levels), jax.random.key(0), features, num_draws=4
     )
     jax.block_until_ready(denoiser.coefficients)
-    print(time.perf_counter() - started, peak(), before)
+    return time.perf_counter() - started, peak(), before

@@ -7,6 +7,8 @@ installed (`pip install "jdiff-jax[bench-peers]"`). The same work: exact answers
 the same k.
 """
 
+import contextlib
+import io
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ import numpy as np
 
 import jdiff
 from benchmarks import timing
+from benchmarks.suite import Case, Skip
 from jdiff import metrics
 
 # Neighbours: queries, references, dim, k. prdc: points, dim. Fréchet: points, dim. All measures:
@@ -26,28 +29,37 @@ from jdiff import metrics
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
         **{"nearest": (50, 500, 64, 10), "prdc": (200, 16), "frechet": (100, 32)},
-        **{"all": (100, 300, 8), "rounds": 1},
+        **{"all": (60, 150, 8), "rounds": 1, "names": ("precision",)},
+        "features": ("pca:dim=8",),
     },
     "cpu": {
         **{"nearest": (1_000, 50_000, 3_072, 50), "prdc": (10_000, 256)},
-        **{"frechet": (4_096, 2_048), "all": (1_000, 10_000, 28), "rounds": 3},
-    },
-    "accelerator": {
-        **{"nearest": (1_000, 50_000, 3_072, 50), "prdc": (10_000, 256)},
-        **{"frechet": (4_096, 2_048), "all": (1_000, 10_000, 28), "rounds": 3},
+        **{"frechet": (4_096, 2_048), "all": (1_000, 10_000, 28), "rounds": 3, "names": None},
+        "features": None,
     },
 }
+# Peers and SciPy stay on the CPU of an accelerator's host: there are fewer of their turns.
+SIZES["accelerator"] = SIZES["cpu"] | {"frechet": (4_096, 1_024), "rounds": 1}
+SIZES["pod"] = SIZES["accelerator"]
 
 
-def run(size: str, options: Any) -> list[dict[str, Any]]:
-    """Rows: neighbours against each peer, their memory, prdc, Fréchet, all measures."""
-    sizes, rounds = SIZES[size], SIZES[size]["rounds"]
-    rows = _nearest(*sizes["nearest"], rounds)
-    rows += [_memory(*sizes["nearest"], kind) for kind in ("images", "features")]
-    rows.append(_prdc(*sizes["prdc"], rounds))
-    rows.append(_frechet(*sizes["frechet"], rounds))
-    rows.append(_all(*sizes["all"], options))
-    return rows
+def cases(size: str, options: Any) -> list[Case]:
+    """Neighbours against each peer, their memory, prdc, Fréchet, all measures."""
+    at: Any = SIZES[size]
+    rounds = at["rounds"]
+    nearest = lambda peer: _nearest(*at["nearest"], peer=peer, rounds=rounds)
+    return [
+        Case("nearest, faiss-cpu", lambda: nearest("faiss-cpu IndexFlatL2")),
+        Case("nearest, scikit-learn", lambda: nearest("scikit-learn brute")),
+        Case("nearest, memory with images", lambda: _memory(*at["nearest"], kind="images")),
+        Case("nearest, memory with features", lambda: _memory(*at["nearest"], kind="features")),
+        Case("prdc", lambda: _prdc(*at["prdc"], rounds=rounds)),
+        Case("frechet", lambda: _frechet(*at["frechet"], rounds=rounds)),
+        Case(
+            "all measures",
+            lambda: _all(*at["all"], asked=(at["names"], at["features"]), options=options),
+        ),
+    ]
 
 
 def _points(n: int, num: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,59 +78,62 @@ def _points(n: int, num: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     return draw(n), draw(num)
 
 
-def _nearest(n: int, num: int, dim: int, k: int, rounds: int) -> list[dict[str, Any]]:
+def _nearest(n: int, num: int, dim: int, k: int, peer: str, rounds: int) -> dict[str, Any]:
     queries, references = _points(n, num, dim)
-    ours: Callable[[], Any] = lambda: metrics.nearest(queries, references, k)
-    found = ours()
-
-    def faiss() -> Callable[[], Any]:
-        import faiss  # pyright: ignore[reportMissingImports]
-
-        def search() -> np.ndarray:
-            index = faiss.IndexFlatL2(dim)
-            index.add(references)
-            return index.search(queries, k)[1]
-
-        return search
-
-    def sklearn() -> Callable[[], Any]:
-        from sklearn.neighbors import NearestNeighbors
-
-        def search() -> np.ndarray:
-            fitted = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(references)
-            return fitted.kneighbors(queries, return_distance=False)
-
-        return search
-
-    rows = []
-    for peer, make in (("faiss-cpu IndexFlatL2", faiss), ("scikit-learn brute", sklearn)):
-        row: dict[str, Any] = {
-            **{"name": "nearest", "peer": peer, "queries": n, "references": num, "dim": dim},
-            "k": k,
-        }
-        try:
-            search = make()
-        except ImportError as error:
-            rows.append({**row, "skipped": str(error)})
-            continue
+    ours = lambda: metrics.nearest(queries, references, k)
+    try:
+        search = _PEERS[peer](queries, references, k)
+    except ImportError as error:
+        raise Skip(str(error)) from None
+    found, theirs = ours(), search()
+    return {
+        **{"queries": n, "references": num, "dim": dim, "k": k},
         # Ties and float32 rounding let peers name another neighbour now and then.
-        row["same_neighbours"] = float(np.mean(np.sort(search()) == np.sort(found.indices)))
-        rows.append({**row, "ratio of": "jdiff / peer", **timing.compare(ours, search, rounds)})
-    return rows
+        "same_neighbours": float(np.mean(np.sort(theirs) == np.sort(found.indices))),
+        **timing.compare({"jdiff": ours, peer: search}, rounds),
+    }
+
+
+def _faiss(queries: np.ndarray, references: np.ndarray, k: int) -> Callable[[], np.ndarray]:
+    import faiss  # pyright: ignore[reportMissingImports]
+
+    def search() -> np.ndarray:
+        index = faiss.IndexFlatL2(references.shape[1])
+        index.add(references)
+        return index.search(queries, k)[1]
+
+    return search
+
+
+def _sklearn(queries: np.ndarray, references: np.ndarray, k: int) -> Callable[[], np.ndarray]:
+    from sklearn.neighbors import NearestNeighbors
+
+    def search() -> np.ndarray:
+        fitted = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(references)
+        return fitted.kneighbors(queries, return_distance=False)
+
+    return search
+
+
+_PEERS = {"faiss-cpu IndexFlatL2": _faiss, "scikit-learn brute": _sklearn}
 
 
 def _memory(n: int, num: int, dim: int, k: int, kind: str) -> dict[str, Any]:
     """Peak memory beyond the arrays, the device's copy included, in a process of its own."""
+    if jax.default_backend() != "cpu":
+        raise Skip("the peak of a search is measured on CPUs, whose memory is the process's")
     if not Path("/proc/self/clear_refs").exists():
-        return {"name": "nearest_memory", "skipped": "only Linux tells the peak of a part of a run"}
+        raise Skip("only Linux tells the peak memory of a part of a run")
     arguments = f"{n}, {num}, {dim}, {k}, {kind!r}"
     code = f"from benchmarks.metrics import nearest_once; nearest_once({arguments})"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     before, peak = map(float, printed[-2:])
-    return {"name": "nearest_memory", "of": kind, "queries": n, "references": num, "dim": dim,
-            "peak_mb_beyond_arrays": peak - before}  # fmt: skip
+    return {
+        **{"of": kind, "queries": n, "references": num, "dim": dim},
+        **{"peak_mb": peak - before, "peak_of": "the process, beyond the arrays"},
+    }
 
 
 def nearest_once(n: int, num: int, dim: int, k: int, kind: str) -> None:
@@ -145,23 +160,25 @@ def _resident(field: str) -> float:
 
 
 def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:
-    generated, train = _points(n, n, dim)
-    held_out = _points(n + 1, 1, dim)[0][:n]
-    row: dict[str, Any] = {"name": "prdc", "peer": "prdc package", "points": n, "dim": dim, "k": 5}
-    # A value and its control are two calls of the package.
-    ours = lambda: metrics.prdc(generated, train, held_out)
     try:
         from prdc import compute_prdc  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        return {**row, "skipped": str(error), "jdiff_seconds": timing.seconds(ours)}
+        raise Skip(str(error)) from None
+    generated, train = _points(n, n, dim)
+    held_out = _points(n + 1, 1, dim)[0][:n]
 
     def peer() -> list[dict[str, float]]:
-        return [compute_prdc(train, x, nearest_k=5) for x in (generated, held_out)]
+        # A value and its control are two calls of the package, which prints what it does.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return [compute_prdc(train, x, nearest_k=5) for x in (generated, held_out)]
 
+    ours = lambda: metrics.prdc(generated, train, held_out)
     found, theirs = ours(), peer()[0]
-    row["largest_difference"] = max(abs(found[m].value - theirs[m]) for m in theirs)
-    return {**row, "ratio of": "jdiff / peer, value and control of both",
-            **timing.compare(ours, peer, rounds)}  # fmt: skip
+    return {
+        **{"points": n, "dim": dim, "k": 5, "about": "value and control, of both"},
+        "largest_difference": max(abs(found[m].value - theirs[m]) for m in theirs),
+        **timing.compare({"jdiff": ours, "prdc package": peer}, rounds),
+    }
 
 
 def _frechet(n: int, dim: int, rounds: int) -> dict[str, Any]:
@@ -173,25 +190,27 @@ def _frechet(n: int, dim: int, rounds: int) -> dict[str, Any]:
 
     def direct(points: np.ndarray) -> float:
         a, b = (np.cov(x.astype(np.float64), rowvar=False) for x in (points, train))
-        root = np.asarray(sqrtm(a @ b))
+        root: Any = sqrtm(a @ b)
         mean = points.mean(0, dtype=np.float64) - train.mean(0, dtype=np.float64)
         return float(mean @ mean + np.trace(a) + np.trace(b) - 2 * np.trace(root.real))
 
+    value, theirs = ours(), direct(generated)  # both are warm now
     peer = lambda: [direct(points) for points in (generated, held_out)]
+    ways = {"jdiff": ours, "scipy sqrtm of the product": peer}
+    timed = {name: lambda work=work: timing.seconds(work) for name, work in ways.items()}
     return {
-        **{"name": "frechet_distance", "peer": "scipy sqrtm of the product"},
-        **{"points": n, "dim": dim, "relative_difference": abs(ours() / peer()[0] - 1)},
-        **{"ratio of": "jdiff (value, control, intervals by parts) / peer (value, control)"},
-        **timing.compare(ours, peer, min(rounds, 1)),
+        **{"points": n, "dim": dim, "relative_difference": abs(value / theirs - 1)},
+        "about": "jdiff: value, control, intervals by parts; peer: value and control",
+        **timing.turns(timed, min(rounds, 2)),
     }
 
 
-def _all(n: int, num: int, side: int, options: Any) -> dict[str, Any]:
+def _all(n: int, num: int, side: int, asked: tuple, options: Any) -> dict[str, Any]:
     """Every measure of one architecture, compilation and the classifier's training included."""
     if options.data is not None:
         whole = jdiff.data.load(options.data, data_dir=options.data_dir)
     else:
-        whole = jdiff.data.load("digits")
+        whole: Any = jdiff.data.load("digits")
         zoom = max(1, -(-side // 8))
         grow = lambda x, m: np.resize(x, (m, *x.shape[1:])).repeat(zoom, 1).repeat(zoom, 2)
         noisy = lambda x: np.clip(
@@ -209,10 +228,13 @@ def _all(n: int, num: int, side: int, options: Any) -> dict[str, Any]:
     denoiser = jdiff.LinearDenoiser.fit(data.images)
     samples = np.asarray(jdiff.sample(denoiser, jax.random.key(1), n))
     started = time.perf_counter()
-    found = jdiff.study.evaluate(samples, data, denoiser, progress=False)
+    names, features = asked
+    found = jdiff.study.evaluate(
+        samples, data, denoiser, names=names, features=features, progress=False
+    )
     return {
-        **{"name": "all_measures", "data": data.name, "samples": n, "num_train": data.num_train},
+        **{"data": data.name, "samples": n, "num_train": data.num_train},
         **{"image_shape": list(data.image_shape), "measures": len(found.measures)},
-        **{"skipped": found.record["skipped"], "seconds": time.perf_counter() - started},
+        **{"not_taken": found.record["skipped"], "all_seconds": time.perf_counter() - started},
         "seconds_of_each": found.record["seconds"],
     }

@@ -1,11 +1,12 @@
-"""OptimalDenoiser on many images: peak memory, accuracy against float64, speed against a matmul.
+"""OptimalDenoiser: peak memory, accuracy against float64, speed against a matmul, growth with N.
 
 Compared with: a float64 NumPy brute force (posterior weights from the differences themselves, for
 the images that count) for accuracy; one plain `jnp` matmul pair of the same shapes and precision,
-[B, D] x [D, N] and [B, N] x [N, D], for speed.
+[B, D] x [D, N] and [B, N] x [N, D], for speed; and the formula transcribed: a softmax over all
+distances at once, which holds the data as float32 and a weight for every pair.
 """
 
-from pathlib import Path
+import functools
 from typing import Any
 
 import jax
@@ -13,18 +14,33 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdiff
-from benchmarks import timing
+from benchmarks import hardware, timing
+from benchmarks.suite import Case
 
-SIZES = {"smoke": 2_000, "cpu": 60_000, "accelerator": 60_000}
+# Training images, then those of the sweep; queries of the sweep; rounds.
+SIZES: dict[str, Any] = {
+    "smoke": (2_000, (500, 1_000, 2_000), (16, 64), 3),
+    "cpu": (60_000, (7_500, 15_000, 30_000, 60_000), (16, 64, 256), 7),
+    "accelerator": (60_000, (7_500, 15_000, 30_000, 60_000), (64, 256, 1024), 7),
+}
+SIZES["pod"] = SIZES["accelerator"]
 QUERIES = 64
 # Beside the 18 levels of the sampling grid, those at which near twins are told apart.
 TWIN_LEVELS = (0.05, 0.02, 0.01, 0.005)
 
 
-def run(size: str, options: Any) -> list[dict[str, Any]]:
-    """Memory, accuracy and speed on 28 x 28 images, 40 of which have a near twin."""
-    images = _images(SIZES[size], options)
-    return [_memory(images), *_accuracy(images), _speed(images, 3 if size == "smoke" else 7)]
+def cases(size: str, options: Any) -> list[Case]:
+    """Memory, accuracy, speed and sweeps on 28 x 28 images, 40 of which have a near twin."""
+    num, sizes, queries, rounds = SIZES[size]
+    images = lambda n=num: _images(n, options)
+    return [
+        Case("optimal, peak memory", lambda: _memory(images())),
+        Case("optimal, accuracy", lambda: _accuracy(images())),
+        Case("optimal, against a matmul", lambda: _speed(images(), rounds)),
+        Case("optimal, against the formula", lambda: _formula(images(sizes[-2]), rounds)),
+        Case("optimal, sweep of images", lambda: _sweep(images(), sizes, (QUERIES,), rounds)),
+        Case("optimal, sweep of queries", lambda: _sweep(images(), (num,), queries, rounds)),
+    ]
 
 
 def _images(n: int, options: Any) -> np.ndarray:
@@ -54,40 +70,26 @@ def _call() -> Any:
 
 
 def _memory(images: np.ndarray) -> dict[str, Any]:
-    """Peak resident memory during the first calls, compilation included, beyond that before."""
+    """Peak memory during the first calls, compilation included."""
     denoiser = jdiff.OptimalDenoiser.fit(images)
     jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
-    call, before = _call(), _status("VmRSS")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark counts from here
-    except OSError as error:
-        return {"row": "peak memory", "status": f"skipped: {error}"}
-    for sigma in (50.0, 1.0, 0.1, 0.01):
-        call(denoiser, _noisy(images, sigma), jnp.float32(sigma)).block_until_ready()
+    call = _call()
+    with hardware.peak_memory() as memory:
+        for sigma in (50.0, 1.0, 0.1, 0.01):
+            call(denoiser, _noisy(images, sigma), jnp.float32(sigma)).block_until_ready()
     return {
-        "row": "peak memory",
-        "images": list(images.shape),
-        "queries": QUERIES,
-        "data_mb": images.nbytes / 2**20,
-        "growth_mb": (_status("VmHWM") - before) / 2**10,
+        **{"images": list(images.shape), "queries": QUERIES, "data_mb": images.nbytes / 2**20},
+        **memory,
     }
 
 
-def _status(name: str) -> int:
-    """One entry of /proc/self/status, in KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise KeyError(name)
-
-
-def _accuracy(images: np.ndarray) -> list[dict[str, Any]]:
+def _accuracy(images: np.ndarray) -> dict[str, Any]:
     x = (images.reshape(len(images), -1).astype(np.float32) / np.float32(127.5)) - np.float32(1)
     x = x.astype(np.float64)
     half_norms = np.square(x).sum(1) / 2
     denoiser, call = jdiff.OptimalDenoiser.fit(images), _call()
     name_leaders = jax.jit(lambda denoiser, y, sigma: denoiser.posterior(y, sigma))
-    rows = []
+    errors = []
     for sigma in (*jdiff.noise.karras(18)[:-1].tolist(), *TWIN_LEVELS):
         y = _noisy(images, sigma)
         flat = y.reshape(len(y), -1).astype(np.float64)
@@ -101,18 +103,24 @@ def _accuracy(images: np.ndarray) -> list[dict[str, Any]]:
         x_hat = np.asarray(call(denoiser, y, jnp.float32(sigma))).reshape(len(y), -1)
         named = name_leaders(denoiser, y, jnp.float32(sigma))
         expected = np.take_along_axis(p, np.asarray(named.indices), 1)
-        rows.append(
+        errors.append(
             {
-                "row": f"error at sigma {sigma:.4g}",
+                "sigma": sigma,
                 # The image range is 2 in model units.
                 "image_error_of_range": float(np.abs(x_hat - p @ x).max() / 2),
                 "weight_error": float(np.abs(expected - np.asarray(named.weights)).max()),
             }
         )
-    return rows
+    largest = lambda name: max(error[name] for error in errors)
+    return {
+        **{"images": list(images.shape), "queries": QUERIES, "levels": len(errors)},
+        **{name: largest(name) for name in ("image_error_of_range", "weight_error")},
+        "by_level": errors,
+    }
 
 
 def _speed(images: np.ndarray, rounds: int) -> dict[str, Any]:
+    """At a high level, where every image has its weight."""
     denoiser, call = jdiff.OptimalDenoiser.fit(images), _call()
     n, d = len(images), int(np.prod(images.shape[1:]))
     y = jnp.asarray(_noisy(images, 20.0))
@@ -121,15 +129,59 @@ def _speed(images: np.ndarray, rounds: int) -> dict[str, Any]:
     product = jax.jit(
         lambda a, x: jnp.matmul(jnp.matmul(a, x.T, precision=highest), x, precision=highest)
     )
-    found = timing.compare(
-        lambda: product(a, x).block_until_ready(),
-        lambda: call(denoiser, y, jnp.float32(20.0)).block_until_ready(),
-        rounds,
-    )
+    ways = {
+        "matmul pair": lambda: product(a, x),
+        "jdiff": lambda: call(denoiser, y, jnp.float32(20.0)),
+    }
+    found = timing.compare(ways, rounds)
     flops = 4 * QUERIES * n * d
     return {
-        "row": "speed at sigma 20, share of a plain matmul's FLOP/s",
+        **{"images": n, "dim": d, "queries": QUERIES, "sigma": 20.0},
         **found,
-        "matmul_gflops": flops / found["a_seconds"] / 1e9,
-        "denoiser_gflops": flops / found["b_seconds"] / 1e9,
+        "flops_per_s": {name: flops / t["p50"] for name, t in found["seconds"].items()},
     }
+
+
+def _formula(images: np.ndarray, rounds: int) -> dict[str, Any]:
+    """Against one softmax over all distances, as the formula reads."""
+    denoiser, call = jdiff.OptimalDenoiser.fit(images), _call()
+    n, d = len(images), int(np.prod(images.shape[1:]))
+    y, sigma = jnp.asarray(_noisy(images, 1.0)), jnp.float32(1.0)
+    x = jnp.asarray(images.reshape(n, d), jnp.float32) / 127.5 - 1
+
+    def formula(x: jax.Array, y: jax.Array, sigma: jax.Array) -> jax.Array:
+        a = y.reshape(len(y), -1)
+        squares = jnp.square(a).sum(1)[:, None] + jnp.square(x).sum(1)[None] - 2 * a @ x.T
+        return (jax.nn.softmax(-squares / (2 * sigma**2)) @ x).reshape(y.shape)
+
+    direct = jax.jit(formula)
+    ways = {
+        "formula": lambda: direct(x, y, sigma),
+        "jdiff": lambda: call(denoiser, y, sigma),
+    }
+    difference = float(jnp.abs(direct(x, y, sigma) - call(denoiser, y, sigma)).max())
+    return {
+        **{"images": n, "dim": d, "queries": QUERIES, "sigma": 1.0},
+        **{"largest_difference": difference, **timing.compare(ways, rounds)},
+        "about": "the formula cancels in float32 and at the device's default precision",
+    }
+
+
+def _sweep(images: np.ndarray, sizes: tuple, queries: tuple, rounds: int) -> list[dict[str, Any]]:
+    """Seconds a call against the number of images, or of queries; their exponent."""
+    rows, sigma = [], jnp.float32(1.0)
+    for n in sizes:
+        denoiser, call = jdiff.OptimalDenoiser.fit(images[:n]), _call()
+        for count in queries:
+            y = jnp.asarray(np.resize(_noisy(images, 1.0), (count, *images.shape[1:])))
+            seconds = timing.measure(functools.partial(call, denoiser, y, sigma), rounds)
+            flops = 4 * count * n * int(np.prod(images.shape[1:]))
+            rows.append(
+                {
+                    **{"part": f"{n} images, {count} queries", "images": n, "queries": count},
+                    **{"seconds": {"jdiff": seconds}, "flops_per_s": flops / seconds["p50"]},
+                }
+            )
+    times = [row["seconds"]["jdiff"]["p50"] for row in rows]
+    over, swept = ("images", sizes) if len(sizes) > 1 else ("queries", queries)
+    return [*rows, {"part": f"seconds against {over}", **timing.exponent(swept, times)}]

@@ -1,9 +1,11 @@
-"""What every result says of where it comes from, and how it is written."""
+"""Results files: what every one says of where it comes from; written whole, refused if damaged."""
 
+import importlib.metadata
 import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,9 @@ import jax
 
 import jdiff
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS = Path(__file__).with_name("results")
+_VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def device() -> str:
@@ -28,42 +31,79 @@ def device() -> str:
     return f"{jax.device_count()} x {first.device_kind}"
 
 
-def write(suite: str, size: str, rows: list[dict[str, Any]], out: Path | None) -> Path:
-    """Writes one suite's rows with device, versions, flags, commit and command.
+def path(suite: str, size: str) -> Path:
+    """Where a suite's results on this device go: results/DEVICE-SUITE-SIZE.json."""
+    name = f"{jax.device_count()}-{jax.devices()[0].device_kind}-{suite}-{size}"
+    return RESULTS / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
 
-    Args:
-      suite: which.
-      size: smoke, cpu or accelerator.
-      rows: its rows, JSON values.
-      out: the file; None is results/<device>-<suite>-<size>.json.
-    """
-    slug = re.sub(
-        r"[^a-z0-9]+", "-", f"{jax.device_count()}-{jax.devices()[0].device_kind}".lower()
-    )
-    out = RESULTS / f"{slug}-{suite}-{size}.json" if out is None else out
-    result = {
+
+def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """All of a results file but its rows: device, versions, flags, commit and command."""
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    return {
         "schema": SCHEMA,
         "suite": suite,
         "size": size,
+        "settings": settings,
         "device": device(),
         "versions": {
             "jdiff": jdiff.__version__,
             "python": platform.python_version(),
-            "jax": jax.__version__,
+            **versions,
         },
         "flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
-        "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+        "command": shlex.join(["python", "-m", "benchmarks", *_public(sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=out.parent, delete=False, suffix=".part") as file:
-        json.dump(result, file, indent=1, allow_nan=False)
-        file.write("\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, out)
-    return out
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """Writes a results file whole, then renames it into place."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, suffix=".part") as part:
+        json.dump(result, part, indent=1, allow_nan=False)
+        part.write("\n")
+    os.chmod(part.name, 0o644)
+    os.replace(part.name, file)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A results file.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is damaged or of another schema, naming it.
+    """
+    try:
+        found = json.loads(file.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is no results file of these benchmarks: {error}.") from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        schema = found.get("schema") if isinstance(found, dict) else None
+        raise ValueError(
+            f"{file} must be a results file of schema {SCHEMA}; got schema {schema!r}. Make it "
+            "again with python -m benchmarks."
+        )
+    rows = found.get("rows")
+    whole = isinstance(rows, list) and all(
+        isinstance(row, dict) and {"case", "status"} <= set(row) for row in rows
+    )
+    if not whole or not isinstance(found.get("suite"), str):
+        raise ValueError(f"{file} is damaged: it has no rows with a case and a status each.")
+    return found
+
+
+def _public(arguments: list[str]) -> list[str]:
+    """The arguments without the folders of this machine."""
+    shown, hide = [], False
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        private = name in ("--data-dir", "--out", "--peer-python", "--work")
+        if not hide and not private:
+            shown.append(argument)
+        hide = private and not value
+    return shown
 
 
 def _cpu_model() -> str:
@@ -76,8 +116,12 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        run = lambda *what: subprocess.run(
+            [*git, *what], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = run("status", "--porcelain", "--", "../jdiff", "../benchmarks/*.py")
+        return run("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,36 +1,82 @@
-"""Two ways of doing one thing, timed in turns in one process: A B A B ...
+"""Wall time: what is timed is warm, waited for, repeated, and told as p10, p50, p90.
 
-Machines drift, so what is quoted is the ratio of neighbours: its median and its spread.
+Machines drift, so of two ways of doing one thing what is quoted is the ratio of neighbours in time:
+they are run in turns, A B A B ..., in one process or by two processes of which one waits.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+
+NOISY = 1.5  # p90 / p10 beyond which a row says that it is noise as much as result
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Wall seconds of one call; `work` itself waits until its results are there."""
+    """Wall seconds of one call, until the arrays that it returns are there."""
     started = time.perf_counter()
-    work()
+    jax.block_until_ready(work())
     return time.perf_counter() - started
 
 
-def compare(a: Callable[[], Any], b: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Times both `rounds` times in turns, after one warm-up each.
+def spread(values: Any) -> dict[str, Any]:
+    """{"p10", "p50", "p90", "rounds", "noisy"} of positive numbers."""
+    p10, p50, p90 = np.percentile(np.asarray(values, np.float64), (10, 50, 90))
+    return {
+        "p10": float(p10),
+        "p50": float(p50),
+        "p90": float(p90),
+        "rounds": len(values),
+        "noisy": bool(p90 > NOISY * p10),
+    }
+
+
+def measure(work: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """The spread of the seconds of `work`, after one call that is not counted."""
+    jax.block_until_ready(work())
+    return spread([seconds(work) for _ in range(rounds)])
+
+
+def turns(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
+    """Several ways in turns, each timing itself.
+
+    Args:
+      works: name -> a function that does the work and returns its seconds; warm already.
+      rounds: how often each; every second round goes backwards.
 
     Returns:
-      {"a_seconds", "b_seconds": medians, "ratio": median of a/b, "ratio_spread": [min, max],
-      "rounds"}.
+      {"seconds": {name: spread}, "ratio": spread with "of": "first / second"} and, of more than
+      two, "ratio" a list of the first over each other.
     """
-    a(), b()
-    pairs = np.array([(seconds(a), seconds(b)) for _ in range(rounds)])
-    ratios = pairs[:, 0] / pairs[:, 1]
+    names = list(works)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            found[name].append(works[name]())
+    ratios = [
+        {"of": f"{names[0]} / {other}", **spread(np.divide(found[names[0]], found[other]))}
+        for other in names[1:]
+    ]
     return {
-        "a_seconds": float(np.median(pairs[:, 0])),
-        "b_seconds": float(np.median(pairs[:, 1])),
-        "ratio": float(np.median(ratios)),
-        "ratio_spread": [float(ratios.min()), float(ratios.max())],
-        "rounds": rounds,
+        "seconds": {name: spread(values) for name, values in found.items()},
+        "ratio": ratios[0] if len(ratios) == 1 else ratios,
     }
+
+
+def compare(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
+    """`turns` of functions whose wall time counts, after one call each that does not."""
+    for work in works.values():
+        jax.block_until_ready(work())
+    return turns({n: lambda work=work: seconds(work) for n, work in works.items()}, rounds)
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+    """The slope b of value = a size^b, least squares in logarithms, with its standard error."""
+    x, y = (np.log(np.asarray(v, np.float64)) for v in (sizes, values))
+    x = x - x.mean()
+    slope = float(x @ y / (x @ x))
+    rest = y - y.mean() - slope * x
+    freedom = max(1, len(x) - 2)
+    return {"exponent": slope, "standard_error": float(np.sqrt(rest @ rest / freedom / (x @ x)))}

@@ -22,13 +22,12 @@ from jdiff import (
     theory,
     training,
 )
+from jdiff._version import __version__ as __version__
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser, LinearDenoiser, NetworkDenoiser, OptimalDenoiser
 from jdiff.sampling import sample, solve
 from jdiff.study import load
 from jdiff.training import TrainConfig, TrainResult, train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Denoiser",

@@ -10,7 +10,6 @@ import platform
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import optax
 
 from jdiff import _files, report
+from jdiff._version import __version__
 from jdiff.data import ImageData
 from jdiff.report import Pictures, Row
 from jdiff.study.config import Architecture
@@ -298,7 +298,7 @@ def device() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     modules = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "optax": optax, "numpy": np}
-    found = {"jdiff": metadata.version("jdiff-jax"), "python": platform.python_version()}
+    found = {"jdiff": __version__, "python": platform.python_version()}
     return found | {name: module.__version__ for name, module in modules.items()}
 
 

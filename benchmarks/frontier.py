@@ -1,0 +1,155 @@
+"""What does speed buy: copies, creations or nonsense?
+
+Every architecture at one budget on one data set, sampled from one noise: throughput of training and
+sampling beside memorization, novelty, realism and the verdict, over three training seeds. It is
+`jdiff.study` that runs it, and so a killed run goes on from its last row and a failing network
+stops no other; each row here is one architecture, its numbers the mean and the range over seeds.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jdiff
+from benchmarks import record
+from benchmarks.suite import Case, Skip
+from jdiff.study import Budget, Study
+
+ARCHITECTURES = (
+    *("optimal", "linear", "local_linear:patch_size=3", "bottleneck:code_dim=8"),
+    *("unet:width=16,levels=2", "unet:width=16,levels=2,skips=false", "unet:width=4,levels=2"),
+    *("paper_unet:width=16,levels=2", "resnet:width=32,depth=2"),
+    *("mlp:width=32", "mlp:width=200", "mlp:width=400", "bottleneck_mlp"),
+)
+FEW = ("optimal", "linear", "unet:width=16,levels=2", "mlp:width=32", "mlp:width=400")
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "digits": {
+            "architectures": ("optimal", "linear", "mlp:width=32,depth=2"),
+            **{"num_train": (100,), "seeds": (0,), "budget": Budget(20), "num_samples": 40},
+            **{"sigmas": "karras:4", "batch_size": 32},
+        },
+    },
+    "cpu": {
+        "digits": {"num_train": (300,), "budget": Budget(1000)},
+        "tfds:fashion_mnist": {"num_train": (1000,), "budget": Budget(600)},
+    },
+    # What compiles within minutes there; all of `ARCHITECTURES` by --architectures.
+    "accelerator": {
+        "digits": {"architectures": FEW, "num_train": (300,), "budget": Budget(6000)},
+        "tfds:fashion_mnist": {
+            **{"architectures": FEW, "num_train": (1000,), "budget": Budget(6000)},
+        },
+    },
+    "pod": {
+        "tfds:cifar10": {"num_train": (1000, 10_000), "budget": Budget(50_000), "batch_size": 1024},
+    },
+}
+_COMMON: dict[str, Any] = {
+    **{"architectures": ARCHITECTURES, "seeds": (0, 1, 2), "batch_size": 64, "num_samples": 256},
+}
+
+
+def cases(size: str, options: Any) -> list[Case]:
+    """One study a data set; `--data`, `--architectures`, `--budget` and `--seeds` change it."""
+    studies = SIZES[size]
+    if options.data is not None:
+        first = next(iter(studies.values()))
+        studies = {options.data: studies.get(options.data, first)}
+    asked = {
+        "architectures": options.architectures,
+        "seeds": options.seeds,
+        "budget": None if options.budget is None else Budget.parse(options.budget),
+    }
+    given = {name: value for name, value in asked.items() if value}
+    made = []
+    for data, fields in studies.items():
+        study = Study(name="frontier", data=data, **{**_COMMON, **fields, **given})
+        made.append(Case(data, functools.partial(_frontier, study, size, options)))
+    return made
+
+
+def _frontier(study: Study, size: str, options: Any) -> list[dict[str, Any]]:
+    if study.data.startswith("tfds:"):
+        try:  # a data set that is not there is no failure of the suite
+            jdiff.data.load(study.data, data_dir=options.data_dir)
+        except (ValueError, FileNotFoundError) as error:
+            raise Skip(f"{error} Say where it lies with --data-dir.") from None
+    directory = folder(options.work, study, size)
+    try:
+        rows = jdiff.study.run(
+            study, directory, data_dir=options.data_dir, progress=options.progress,
+            command=record.head("frontier", size, {})["command"],
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{error} Or remove {directory}, which an earlier call left.") from None
+    about = {
+        **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
+        **{"batch": study.batch_size, "solver": study.solver, "sigmas": study.sigmas},
+    }
+    return [{"part": group[0].label, **about, **_row(group)} for group in _groups(rows)]
+
+
+def folder(work: Path, study: Study, size: str) -> Path:
+    """The study directory of a frontier: what a killed call goes on from, with samples and page."""
+    return work / f"frontier-{study.data.replace(':', '-').replace('/', '-')}-{size}"
+
+
+def _groups(rows: list[Any]) -> list[list[Any]]:
+    found: dict[Any, list] = {}
+    for row in rows:
+        found.setdefault((row.record["label"], row.record["num_train"]), []).append(row)
+    return list(found.values())
+
+
+def _row(runs: list[Any]) -> dict[str, Any]:
+    """One architecture: means and ranges over the seeds that finished."""
+    whole = [run for run in runs if not run.failed]
+    first = runs[0].record
+    row: dict[str, Any] = {
+        **{"architecture": first["label"], "num_train": first["num_train"]},
+        "seeds": [run.record["seed"] for run in whole],
+    }
+    errors = [f"seed {run.record['seed']}: {run.record['error']}" for run in runs if run.failed]
+    if errors:
+        row |= {"status": "failed", "error": "; ".join(errors)}
+    if not whole:
+        return row
+    number = lambda *path: _over_seeds([run.entry(*path) for run in whole])
+    value = lambda name: number("measures", name, "value")
+    control = lambda name: number("measures", name, "control")
+    words = [run.record["verdict"]["word"] for run in whole]
+    return row | {
+        "num_params": first["num_params"],
+        "flops_per_image": first["flops_per_image"],
+        "steps": (first["budget"] or {}).get("steps"),
+        "train_images_per_s": number("images_per_s", "train"),
+        "sample_images_per_s": number("images_per_s", "sample"),
+        "nfe": first["nfe"],
+        "compile_seconds": number("seconds", "compile"),
+        "memorized_fraction": value("memorized_fraction"),
+        "memorized_control": control("memorized_fraction"),
+        # 1 is as far from the training set as images that were never seen; 0 is a copy.
+        "novelty": _ratio(value("nearest_rms"), control("nearest_rms")),
+        # 1 is as often within the training images' balls as images that were never seen.
+        "realism": _ratio(value("precision"), control("precision")),
+        "frechet_distance": value("frechet_distance"),
+        "frechet_control": control("frechet_distance"),
+        "agreement_with_optimal": value("pearson_r_to_optimal"),
+        "verdicts": {word: words.count(word) for word in dict.fromkeys(words)},
+    }
+
+
+def _over_seeds(values: list[Any]) -> dict[str, float] | None:
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return None
+    return {"mean": sum(known) / len(known), "low": min(known), "high": max(known)}
+
+
+def _ratio(value: dict | None, control: dict | None) -> dict[str, float] | None:
+    """A spread over its control's mean, which no seed changes."""
+    if value is None or control is None or control["mean"] == 0:
+        return None
+    return {name: number / control["mean"] for name, number in value.items()}

@@ -1,0 +1,146 @@
+"""All results as one page of tables and figures, and README's part that is made from them.
+
+`python -m benchmarks report` writes results/README.md and the figures beside it, and replaces what
+stands between the marks in README.md; a test fails when that part is not what the results say.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import plots, record, tables
+
+BEGIN = "<!-- made by `python -m benchmarks report`, from here -->"
+END = "<!-- to here -->"
+SUITES = ("frontier", "training", "sampling", "closed_forms", "metrics")
+
+
+def write(results: Path, readme: Path) -> list[Path]:
+    """Writes the page, the figures and the README's part; returns what was written.
+
+    Raises:
+      FileNotFoundError: if there is no results file, or no README.
+      ValueError: on a damaged results file, or a README without the marks.
+    """
+    found = read(results)
+    text = readme.read_text(encoding="utf-8")
+    changed = replaced(text, part(found))  # refused before anything is written
+    made = []
+    for result in found:
+        for data, rows in frontiers(result):
+            path = results / figure(result, data)
+            plots.frontier(rows, f"{data}, {result['device']}", path)
+            made.append(path)
+    for path, content in ((results / "README.md", page(found)), (readme, changed)):
+        path.write_text(content, encoding="utf-8")
+        made.append(path)
+    return made
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """All whole results of a folder: by suite, then by device."""
+    passing = (".partial.json", "-smoke.json")  # of a killed call; of one that says nothing
+    files = sorted(f for f in results.glob("*.json") if not f.name.endswith(passing))
+    if not files:
+        raise FileNotFoundError(f"{results} holds no results: make some with python -m benchmarks.")
+    found = [record.read(file) for file in files]
+    order = lambda r: (SUITES.index(r["suite"]) if r["suite"] in SUITES else 99, r["device"])
+    return sorted(found, key=order)
+
+
+def replaced(readme: str, text: str) -> str:
+    """README with `text` between the marks.
+
+    Raises:
+      ValueError: if it does not have each mark once.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"README.md must hold {BEGIN!r} and {END!r} once each.")
+    head, rest = readme.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
+
+
+def part(found: list[dict[str, Any]]) -> str:
+    """README's part: the frontiers, and every ratio to an alternative."""
+    lines = []
+    for result in found:
+        for data, rows in frontiers(result):
+            title = f"{data}, {_where(result)}"
+            lines += [f"![Realism against memorization: {title}](benchmarks/results/"
+                      f"{figure(result, data)})", ""]  # fmt: skip
+            budget = rows[0]["budget"]
+            lines += [
+                f"{title}: {rows[0]['num_train']:,} training images, {budget['unit']} "
+                f"{budget['amount']:,.0f} of {rows[0]['batch']} images, {rows[0]['solver']}, "
+                f"{rows[0]['sigmas']} (`{result['command']}`).",
+                "",
+            ]
+    said = [
+        [tables.name(row), ratio["of"], tables.spell_spread(ratio), _short(result)]
+        for result in found
+        for row in result["rows"]
+        if row["status"] == "ok"
+        for ratio in tables.ratios(row)
+    ]
+    table = ("", ["what", "ratio of seconds", "median (p10 - p90)", "where"], said)
+    lines += [tables.markdown(table), ""]
+    lines.append("All tables, with device, versions and commands: `benchmarks/results/README.md`.")
+    return "\n".join(lines)
+
+
+def text(result: dict[str, Any]) -> str:
+    """One results file for the terminal."""
+    return "\n".join(tables.text(table) for table in tables.of(result))
+
+
+def figure(result: dict[str, Any], data: str) -> str:
+    """The name of a frontier's figure."""
+    device = "-".join(_short(result).lower().split()).replace(",", "")
+    return f"frontier-{data.replace(':', '-').replace('/', '-')}-{device}.png"
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """All tables and figures, as Markdown."""
+    lines = [
+        "# Measured",
+        "",
+        "Made by `python -m benchmarks report` from the JSON files beside this page; do not edit.",
+        "Medians with the 10th and 90th percentile; alternatives took turns with jdiff, A B A B.",
+    ]
+    for result in found:
+        versions = ", ".join(f"{n} {v}" for n, v in result["versions"].items())
+        lines += [
+            *("", f"## {result['suite']}, size {result['size']}, {_short(result)}", ""),
+            f"{result['device']}; {versions}"
+            + (f"; XLA_FLAGS {result['flags']}" if result["flags"] else "")
+            + f"; commit {result['commit']}, {result['date']}.",
+            *("", f"    {result['command']}"),
+        ]
+        for data, _ in frontiers(result):
+            lines += ["", f"![{data}]({figure(result, data)})"]
+        for table in tables.of(result):
+            lines += ["", f"### {table[0][0].upper()}{table[0][1:]}", "", tables.markdown(table)]
+    return "\n".join(lines) + "\n"
+
+
+def frontiers(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(data set, its rows that can be drawn) of a frontier's results."""
+    if result["suite"] != "frontier":
+        return []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        if row.get("realism") and row.get("memorized_fraction"):
+            found.setdefault(row["data"], []).append(row)
+    return list(found.items())
+
+
+def _short(result: dict[str, Any]) -> str:
+    """The device in a word or two."""
+    device = result["device"]
+    if "CPU" in device:
+        cores = device.rsplit(", ", 1)[-1].rstrip(")")
+        return f"CPU, {cores}"
+    return device.split(" x ", 1)[-1]
+
+
+def _where(result: dict[str, Any]) -> str:
+    return f"on {_short(result)}"

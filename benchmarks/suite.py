@@ -1,0 +1,92 @@
+"""A suite is a list of cases, and each gives rows that are kept as soon as they are there.
+
+A killed suite leaves whole rows in results/....partial.json and goes on from them; one failing case
+is a row with its error and stops no other; a case without what it needs is a row that says so.
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+
+
+class Skip(Exception):
+    """Raised by a case that cannot run here, with the reason."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question of a suite.
+
+    Attributes:
+      name: what its rows are called; unique in the suite.
+      run: does the work; a row (JSON values), or several of which each has a "part".
+    """
+
+    name: str
+    run: Callable[[], dict[str, Any] | list[dict[str, Any]]]
+
+
+def run(
+    suite: str, size: str, cases: Sequence[Case], settings: dict[str, Any], out: Path | None = None
+) -> Path:
+    """Runs what an earlier, killed call has not done yet; returns the path of the results.
+
+    Args:
+      suite: its name.
+      size: smoke, cpu, accelerator or pod.
+      cases: what to do.
+      settings: what else the rows depend on: a partial file of other settings is begun anew.
+      out: the file; None is results/DEVICE-SUITE-SIZE.json.
+    """
+    path = record.path(suite, size) if out is None else out
+    partial = path.with_suffix(".partial.json")
+    head = record.head(suite, size, settings)
+    rows = _kept(partial, head)
+    done = {row["case"] for row in rows}
+    for number, case in enumerate(cases, 1):
+        title = f"{suite} [{number}/{len(cases)}] {case.name}"
+        if case.name in done:
+            print(f"{title}: done before, kept", file=sys.stderr)
+            continue
+        print(title, file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        try:
+            made = case.run()
+            made = made if isinstance(made, list) else [made]
+            made = [{"status": "ok", **row} for row in made]
+        except Skip as reason:
+            made = [{"status": "skipped", "reason": str(reason)}]
+        except Exception as error:  # a case's failure is a result; the others go on
+            traceback.print_exc()
+            made = [{"status": "failed", "error": f"{type(error).__name__}: {error}"}]
+        spent = time.perf_counter() - started
+        rows += [{"case": case.name, **row, "took_seconds": spent} for row in made]
+        record.write(partial, {**head, "rows": rows})
+    record.write(path, {**head, "rows": rows})
+    partial.unlink(missing_ok=True)
+    return path
+
+
+def _kept(partial: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a call that was killed, if it asked the same of the same machine."""
+    if not partial.exists():
+        return []
+    try:
+        found = record.read(partial)
+    except ValueError as error:
+        print(f"{error} It is begun anew.", file=sys.stderr)
+        return []
+    different = [n for n in head if n not in ("date", "command") and found.get(n) != head[n]]
+    if different:
+        print(
+            f"{partial} was begun with another {', '.join(different)}: begun anew.",
+            file=sys.stderr,
+        )
+        return []
+    return [row for row in found["rows"] if row["status"] != "failed"]

@@ -1,0 +1,150 @@
+"""Suites keep whole rows, go on after a kill, report failures; timings are what they say."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import record, suite, timing
+from benchmarks.suite import Case, Skip
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "found.json"
+
+
+def rows_of(path) -> list:
+    return record.read(path)["rows"]
+
+
+def test_a_row_a_case_with_where_it_comes_from(out):
+    cases = [
+        Case("one", lambda: {"value": 1}),
+        Case("two", lambda: [{"part": "a"}, {"part": "b"}]),
+    ]
+    path = suite.run("metrics", "smoke", cases, {"data": None}, out)
+    result = record.read(path)
+    assert [(row["case"], row.get("part")) for row in result["rows"]] == [
+        *(("one", None), ("two", "a"), ("two", "b"))
+    ]
+    assert {row["status"] for row in result["rows"]} == {"ok"}
+    assert {"device", "versions", "flags", "commit", "command", "date"} <= set(result)
+    assert not out.with_suffix(".partial.json").exists()
+
+
+def test_a_failing_case_and_one_without_its_needs_stop_no_other(out, capsys):
+    def fail() -> dict:
+        raise ValueError("no such thing")
+
+    def skip() -> dict:
+        raise Skip("no peer here")
+
+    rows = rows_of(
+        suite.run("metrics", "smoke", [Case("a", fail), Case("b", skip), Case("c", dict)], {}, out)
+    )
+    assert [row["status"] for row in rows] == ["failed", "skipped", "ok"]
+    assert rows[0]["error"] == "ValueError: no such thing"
+    assert rows[1]["reason"] == "no peer here"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def killed(out, **settings) -> None:
+    """Leaves what a call leaves that is killed in its second case."""
+
+    def kill() -> dict:
+        raise KeyboardInterrupt
+
+    cases = [Case("first", lambda: {"value": 1}), Case("second", kill)]
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("metrics", "smoke", cases, settings, out)
+    assert not out.exists()
+
+
+def test_a_killed_suite_leaves_whole_rows_and_goes_on_from_them(out):
+    killed(out)
+    assert [row["case"] for row in rows_of(out.with_suffix(".partial.json"))] == ["first"]
+
+    def again() -> dict:
+        raise AssertionError("done before")
+
+    cases = [Case("first", again), Case("second", lambda: {"value": 2})]
+    rows = rows_of(suite.run("metrics", "smoke", cases, {}, out))
+    assert [row["value"] for row in rows] == [1, 2]
+
+
+def test_other_settings_or_another_schema_begin_anew(out, capsys):
+    killed(out, data="digits")
+    cases = [Case("first", lambda: {"value": 3})]
+    assert rows_of(suite.run("metrics", "smoke", cases, {"data": "other"}, out))[0]["value"] == 3
+    assert "another settings" in capsys.readouterr().err
+
+    partial = out.with_suffix(".partial.json")
+    partial.write_text(json.dumps({"schema": 1, "rows": []}))
+    suite.run("metrics", "smoke", cases, {}, out)
+    assert "schema 2" in capsys.readouterr().err
+
+
+def test_a_failed_case_is_tried_again(out):
+    partial = out.with_suffix(".partial.json")
+    failed = {"case": "first", "status": "failed", "error": "x"}
+    record.write(partial, {**record.head("metrics", "smoke", {}), "rows": [failed]})
+    rows = rows_of(suite.run("metrics", "smoke", [Case("first", lambda: {"value": 1})], {}, out))
+    assert [row["status"] for row in rows] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "no results file"),
+        ("[]", "schema"),
+        ('{"schema": 1}', "schema 1"),
+        ('{"schema": 2, "suite": "metrics"}', "damaged"),
+        ('{"schema": 2, "suite": "metrics", "rows": [{"case": "a"}]}', "damaged"),
+    ],
+)
+def test_damaged_results_are_named(out, text, what):
+    out.write_text(text)
+    with pytest.raises(ValueError, match=f"found.json.*{what}"):
+        record.read(out)
+
+
+def test_the_command_does_not_tell_folders(monkeypatch):
+    given = ["x", "frontier", "--data-dir", "/a/b", "--out=/c/d", "--size", "cpu", "--work", "/e"]
+    monkeypatch.setattr(sys, "argv", given)
+    assert record.head("frontier", "cpu", {})["command"] == (
+        "python -m benchmarks frontier --size cpu"
+    )
+
+
+def test_spreads_and_turns():
+    found = timing.spread([1.0, 2.0, 3.0])
+    assert found["p50"] == 2
+    assert found["rounds"] == 3
+    assert found["noisy"]
+    assert not timing.spread([1.0, 1.1, 1.2])["noisy"]
+    order = []
+
+    def way(name: str, seconds: float):
+        def work() -> float:
+            order.append(name)
+            return seconds
+
+        return work
+
+    found = timing.turns({"other": way("other", 3.0), "ours": way("ours", 2.0)}, 3)
+    # Every second round goes backwards, so that neither always comes first.
+    assert order == ["other", "ours", "ours", "other", "other", "ours"]
+    assert found["ratio"]["of"] == "other / ours"
+    assert found["ratio"]["p50"] == 1.5
+
+
+def test_exponents_are_those_of_a_power_law():
+    sizes = np.array([1.0, 2.0, 5.0, 9.0])
+    found = timing.exponent(sizes, 3 * sizes**1.7)
+    np.testing.assert_allclose(found["exponent"], 1.7, rtol=1e-12)
+    assert found["standard_error"] < 1e-12
+    # Noise of one part in a hundred cannot hide in an error of nothing.
+    noisy = timing.exponent(sizes, 3 * sizes**1.7 * np.array([1.01, 0.99, 1.01, 0.99]))
+    assert 1e-3 < noisy["standard_error"] < 0.05
