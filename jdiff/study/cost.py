@@ -23,7 +23,7 @@ _SHARE, _COMPILE_SECONDS, _LEAST_STEP, _LEAST_EVALUATION = 0.2, 12.0, 2e-3, 1e-3
 def steps(
     budget: Budget, architecture: Architecture, data: ImageData, batch_size: int, **config: Any
 ) -> int:
-    """The training steps that a budget buys an architecture on a data set, at least 1.
+    """The training steps that a budget buys an architecture on a data set.
 
     Args:
       budget: steps, seconds or FLOPs.
@@ -32,6 +32,9 @@ def steps(
         twelve steps are timed.
       batch_size: images a step.
       **config: what else `TrainConfig` is given.
+
+    Raises:
+      ValueError: if the budget does not buy one step.
     """
     if budget.unit == "steps":
         ratio = 1.0
@@ -41,15 +44,26 @@ def steps(
                 for shape in (data.image_shape, budget.image_shape)
             )
             ratio = max(1.0, here / there)
-        return max(1, round(budget.amount / ratio))
+        return _at_least_one(budget, architecture, round(budget.amount / ratio), ratio)
     network = architecture.network(data.image_shape)
     if budget.unit == "flops":
         flops = networks.flops_per_image(network, data.image_shape)
-        return max(1, int(budget.amount / (FORWARDS_A_STEP * flops * batch_size)))
+        a_step = FORWARDS_A_STEP * flops * batch_size
+        return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
     trial = TrainConfig(steps=12, batch_size=batch_size, eval_examples=1, **config)
     result = training.train(network, data, trial, key=jax.random.key(0), progress=False)
     assert result.images_per_s is not None  # twelve steps are more than one
-    return max(1, int(budget.amount * result.images_per_s / batch_size))
+    a_step = batch_size / result.images_per_s
+    return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
+
+
+def _at_least_one(budget: Budget, architecture: Architecture, steps: int, a_step: float) -> int:
+    if steps >= 1:
+        return steps
+    raise ValueError(
+        f"budget must buy at least one step of {architecture.label}, which takes {a_step:.3g} "
+        f"{budget.unit}; got {budget.amount:g}."
+    )
 
 
 def describe(study: Study, plan: Sequence[Any], configs: dict, flops: dict) -> str:

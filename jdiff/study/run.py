@@ -16,7 +16,7 @@ from jdiff import _check, data, parallel, report
 from jdiff.study import claims, cost, files, laws, row
 from jdiff.study.config import LEAST_TRAIN, Architecture, Study, check_data
 from jdiff.study.laws import LawStudy
-from jdiff.training import TrainConfig
+from jdiff.training import TrainConfig, check_batch_size
 from jdiff.training.rundir import differences
 
 
@@ -78,6 +78,9 @@ def run(
     # What cannot be built fails here, before a file is touched or hours are spent on what can.
     for architecture, n, _ in plan:
         architecture.check(references[n].data)
+        if not architecture.closed_form:
+            shape = references[n].data.image_shape
+            check_batch_size(architecture.network(shape), shape, study.batch_size)
     flops = {
         entry: row.flops_per_image(entry[0], references[entry[1]].data)
         for entry in plan
@@ -223,7 +226,13 @@ def _train_config(
     if steps is None:
         steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
         # Networks of one row share what a row has.
-        steps = max(1, steps // cost.num_networks(architecture))
+        networks = cost.num_networks(architecture)
+        if steps < networks:
+            raise ValueError(
+                f"budget must buy at least one step for each of the {networks} networks of "
+                f"{architecture.label}; got {steps}."
+            )
+        steps //= networks
     steps = parallel.same_everywhere(steps)  # a timing differs from process to process
     return TrainConfig(
         steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common

@@ -1,7 +1,7 @@
 """Training: a network and images in, a denoiser and its history out."""
 
 from jdiff.training.levels import train_levels
-from jdiff.training.loop import TRAIN, TrainResult, check_arguments, train
+from jdiff.training.loop import TRAIN, TrainResult, check_arguments, check_batch_size, train
 from jdiff.training.state import TrainConfig, TrainState
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "TrainResult",
     "TrainState",
     "check_arguments",
+    "check_batch_size",
     "train",
     "train_levels",
 ]

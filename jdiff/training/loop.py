@@ -94,8 +94,6 @@ def train(
     compiled = programs(network, config, data.image_shape)
     train_key = jax.random.fold_in(key, TRAIN)
     host_state = jax.device_get(compiled.init(jax.random.fold_in(train_key, _INIT)))
-    if len(host_state.variables) > 1:
-        _check_batch_statistics(config.batch_size)
 
     run = None
     if run_dir is not None:
@@ -285,10 +283,17 @@ def check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
         raise ValueError(
             f"data has {data.num_classes} classes, but the network has num_classes={wanted}."
         )
+    check_batch_size(network, data.image_shape, config.batch_size)
 
 
-def _check_batch_statistics(batch_size: int) -> None:
-    """Refuses batches that statistics cannot be taken of."""
+def check_batch_size(
+    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int
+) -> None:
+    """Refuses batches that a network with batch statistics cannot take them of, a ValueError."""
+    x, c_noise = jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros((1,), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, c_noise)
+    if not set(variables) - {"params", "intermediates"}:
+        return
     devices = parallel.num_devices()
     if batch_size % devices:
         raise ValueError(

@@ -48,8 +48,10 @@ def test_flops_become_steps_by_hand():
     forward = 2 * (64 * 16 + 16 * 16 + 16 * 64)  # flattened, hidden, hidden, image
     assert networks.flops_per_image(architecture.network((8, 8, 1)), (8, 8, 1)) == forward
     a_step = 3 * forward * 8  # three forward passes, eight images
-    for budget, steps in ((9.9 * a_step, 9), (10.1 * a_step, 10), (0.1 * a_step, 1)):
+    for budget, steps in ((9.9 * a_step, 9), (10.1 * a_step, 10)):
         assert cost.steps(Budget(budget, "flops"), architecture, data_of(8), 8) == steps
+    with pytest.raises(ValueError, match=r"at least one step of mlp:.* takes 1\.11e\+05 flops"):
+        cost.steps(Budget(0.9 * a_step, "flops"), architecture, data_of(8), 8)
 
 
 @pytest.mark.core
@@ -64,7 +66,8 @@ def test_seconds_become_steps_at_the_speed_that_is_timed(monkeypatch):
     architecture = Architecture.parse("mlp:width=16")
     steps = cost.steps(Budget(2, "seconds"), architecture, data_of(8), 8, learning_rate=0.5)
     assert steps == 200  # 2 s of 100 batches of 8 images a second
-    assert cost.steps(Budget(1e-6, "seconds"), architecture, data_of(8), 8) == 1
+    with pytest.raises(ValueError, match="one step of mlp:width=16, which takes 0.01 seconds"):
+        cost.steps(Budget(1e-6, "seconds"), architecture, data_of(8), 8)
     assert isinstance(seen[0], TrainConfig)
     assert (seen[0].batch_size, seen[0].learning_rate) == (8, 0.5)
 

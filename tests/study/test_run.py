@@ -1,5 +1,6 @@
 """A study directory: what is in it, what a second start does, and what stops what."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ import jdiff
 from jdiff import data as datasets
 from jdiff import noise
 from jdiff.sampling import sample_key
-from jdiff.study import Budget, LawStudy, run
+from jdiff.study import PRESETS, Budget, LawStudy, run
 
 MLP = "mlp:width=16,depth=2"
 RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" for s in (0, 1, 2))]
@@ -323,3 +324,18 @@ def test_the_rows_that_are_returned_are_those_of_results_json(copied, make_study
     history = [shown.history for shown in pictures]
     assert history[:2] == [None, None]
     assert [len(curves["loss"]) for curves in history[2:] if curves] == [10, 10, 10]
+
+
+def test_what_could_not_train_is_refused_before_a_file_is_written(tmp_path):
+    base = dataclasses.replace(PRESETS["demo"], num_train=(24,), budget=Budget(3))
+    refused = (
+        ({"architectures": ("unet:width=4,levels=1,norm=batch",), "batch_size": 1}, "at least 2 a"),
+    )
+    for fields, message in refused:
+        with pytest.raises(ValueError, match=message):
+            jdiff.study.run(dataclasses.replace(base, **fields), tmp_path / "s", progress=False)
+        assert not (tmp_path / "s").exists()
+    # A budget of fewer steps than a row has networks.
+    few = dataclasses.replace(base, architectures=("mlp:width=4,depth=1,per_level=karras:4",))
+    with pytest.raises(ValueError, match="each of the 4 networks"):
+        jdiff.study.run(few, tmp_path / "few", progress=False)
