@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 OUT, DEVICES, PROCESS, PROCESSES, PORT = sys.argv[1], *map(int, sys.argv[2:6])
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+DEVICES_FLAG = f"--xla_force_host_platform_device_count={DEVICES}"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}"
 
 import jax  # noqa: E402  (the flag must be set first)
 import jax.numpy as jnp  # noqa: E402
@@ -33,7 +34,7 @@ from jdiff.sampling import solve, solvers  # noqa: E402
 
 
 class TwoConvolutions(nn.Module):
-    """Convolutions as in a UNet, but compiled in seconds by each of five processes."""
+    """Convolutions as in a UNet, but compiled in seconds by each of four processes."""
 
     @nn.compact
     def __call__(self, x, c_noise, labels=None, train=False):
@@ -185,7 +186,7 @@ def main() -> None:
     found["noise"] = jdiff.sample(identity, key, 37, sigmas=[1.0, 0.0])
     optimal = jdiff.OptimalDenoiser.fit(data.images)
     for solver in ("ddim", "ddpm"):
-        for batch in (8, 16, 64) if PROCESSES == 1 else (16,):
+        for batch in (8, 16, 64) if DEVICES == 8 else (16,):
             name = f"optimal_{solver}_{batch}"
             found[name] = jdiff.sample(optimal, key, 37, solver=solver, batch_size=batch)
     # In coordinates of its axes, through a scan over shifts, through a posterior over codes.
@@ -205,7 +206,7 @@ def main() -> None:
     _, way = solve(zero, start, [2.0, 1.0, 0.5, 0.0], solver=solvers.ddpm(), key=key, record=("y",))
     found["step_noise"] = way["y"]
 
-    if PROCESSES == 1 and DEVICES in (1, 8):
+    if PROCESSES == 1:
         found |= measured(data)
     if DEVICES == 8:
         try:

@@ -34,13 +34,13 @@ def test_radial_spectrum_is_a_sum_of_waves(shape, rng):
     assert found.n == 5
 
 
-@pytest.mark.optimized  # the constant's power to 1e-6: a few roundings
 def test_white_noise_is_flat_and_a_constant_is_at_0(rng):
     noise = rng.normal(0, 0.2, (4000, 8, 8, 1)) * 2 - 1  # deviation 0.2 about 0 on [0, 1]
     # 4000 powers with one degree of freedom at the corner: deviation sqrt(2 / 4000). Five of them.
     np.testing.assert_allclose(radial_spectrum(noise).power, 0.04, rtol=5 * np.sqrt(2 / 4000))
-    flat = radial_spectrum(np.full((3, 8, 8, 2), 51, np.uint8))
-    assert flat.power[0] == pytest.approx(64 * 0.04, rel=1e-6)
+    # A quarter on [0, 1], whose sums and square float32 holds exactly.
+    flat = radial_spectrum(np.full((3, 8, 8, 2), -0.5, np.float32))
+    assert flat.power[0] == pytest.approx(64 * 0.0625, rel=1e-6)
     assert np.all(flat.power[1:] < 1e-12)
 
 

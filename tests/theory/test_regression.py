@@ -100,6 +100,7 @@ def test_codes_of_two_numbers_must_fall_together_as_the_targets_do(rng):
     assert "on surface" in predicted.check(flat.reshape(-1, 1, 1, 3)).failed
 
 
+@pytest.mark.optimized  # 20,000 points, 300 samples: runs longer than it compiles
 def test_many_training_points_come_near_the_curve():
     """A finite set stopped at a last sigma that smooths over its points: kernel regression."""
     points = TARGET._target(jax.random.key(2), 20_000).astype(np.float32).reshape(-1, 1, 1, 2)

@@ -12,7 +12,8 @@ import jdiff
 from jdiff import networks
 from jdiff.training import TrainConfig, train
 
-pytestmark = pytest.mark.optimized
+# Convolutions run longer than they compile.
+CONVOLUTIONS = [pytest.mark.slow, pytest.mark.optimized]
 
 SHAPE = (8, 8, 1)
 LEVEL = 1.0
@@ -37,14 +38,14 @@ def mean_squared_error(denoiser, images):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param("unet", {"width": 8, "levels": 1}, marks=pytest.mark.slow),
-        pytest.param("paper_unet", {"width": 8, "levels": 2}, marks=pytest.mark.slow),
+        pytest.param("unet", {"width": 8, "levels": 1}, marks=CONVOLUTIONS),
+        pytest.param("paper_unet", {"width": 8, "levels": 2}, marks=CONVOLUTIONS),
         pytest.param(
             "paper_unet",
             {"width": 8, "levels": 2, "norm": "bias_free_batch"},
-            marks=pytest.mark.slow,
+            marks=CONVOLUTIONS,
         ),
-        pytest.param("resnet", {"width": 32, "depth": 3, "kernel_size": 5}, marks=pytest.mark.slow),
+        pytest.param("resnet", {"width": 32, "depth": 3, "kernel_size": 5}, marks=CONVOLUTIONS),
         ("mlp", {"width": 128, "depth": 2}),
         ("bottleneck_mlp", {"width": 64, "code_dim": 16}),
     ],
@@ -70,7 +71,7 @@ def test_it_denoises_better_than_the_best_linear_denoiser(few, name, options):
 @pytest.mark.parametrize(
     ("name", "options", "steps", "copies"),
     [
-        pytest.param("unet", {"width": 16, "levels": 2}, 300, True, marks=pytest.mark.slow),
+        pytest.param("unet", {"width": 16, "levels": 2}, 300, True, marks=CONVOLUTIONS),
         ("mlp", {"width": 256, "depth": 3}, 600, True),
         ("bottleneck_mlp", {"width": 16, "code_dim": 1}, 600, False),
     ],
