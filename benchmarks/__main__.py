@@ -7,6 +7,7 @@ became slower or faster beyond the noise.
 
 import dataclasses
 import difflib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,18 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from benchmarks import closed_forms, compare, frontier, metrics, record, report, sampling, suite
+import jdiff
+from benchmarks import (
+    closed_forms,
+    compare,
+    frontier,
+    metrics,
+    record,
+    report,
+    sampling,
+    studies,
+    suite,
+)
 from benchmarks import training as training_suite
 from jdiff.study import Architecture, Budget
 
@@ -26,6 +38,7 @@ SUITES: dict[str, Callable[[str, Any], list[suite.Case]]] = {
     "closed_forms": closed_forms.cases,
     "metrics": metrics.cases,
     "frontier": frontier.cases,
+    "studies": studies.cases,
 }
 # What a suite takes beside its size; options that it would ignore are refused.
 TAKES = {
@@ -34,6 +47,7 @@ TAKES = {
     "closed_forms": ("data",),
     "metrics": ("data",),
     "frontier": ("architectures", "data", "budget", "seeds"),
+    "studies": (),
 }
 
 
@@ -42,7 +56,8 @@ class Options:
     """Measure jdiff on this machine.
 
     Attributes:
-      suites: What to measure: training, sampling, closed_forms, metrics, frontier; default all.
+      suites: What to measure: training, sampling, closed_forms, metrics, frontier, studies; default
+        all.
       size: smoke shows on two cores in minutes that all works, cpu is for the everyday machine,
         accelerator for one GPU or TPU chip, pod for several.
       architectures: Of training, sampling and frontier: strings as jdiff study takes them.
@@ -104,6 +119,7 @@ class Report:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs what is asked for; bad input ends with one line on stderr and status 2."""
     args = list(sys.argv[1:] if args is None else args)
+    record.arguments[:] = args
     try:
         if args[:1] == ["compare"]:
             found = tyro.cli(Compare, prog="python -m benchmarks compare", args=args[1:])
@@ -114,26 +130,38 @@ def main(args: Sequence[str] | None = None) -> int:
                 print(path)
             return 0
         return _measure(tyro.cli(Options, prog="python -m benchmarks", args=args))
-    except (ValueError, OSError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"benchmarks: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nbenchmarks: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
 
 
 def _measure(options: Options) -> int:
+    if jax.process_count() > 1:
+        raise ValueError("benchmarks run in one process, over all of its devices.")
     suites = options.suites or tuple(SUITES)
     _check(suites, options)
+    # A warm cache of another call would make compilation look free.
+    jax.config.update("jax_enable_compilation_cache", False)
     if options.size == "smoke":  # whose times mean nothing: most of them would be compilation
         jax.config.update("jax_disable_most_optimizations", True)
-    failed = 0
+    cases = {name: SUITES[name](options.size, options) for name in suites}
+    failed, paths = 0, []
     for name in suites:
         started = time.perf_counter()
         takes = {field: getattr(options, field) for field in TAKES[name]}
-        cases = SUITES[name](options.size, options)
-        path = suite.run(name, options.size, cases, takes, options.out)
+        path = suite.run(name, options.size, cases[name], takes, options.out)
+        paths.append(path)
         found = record.read(path)
         print(f"{name} ({options.size}), {time.perf_counter() - started:.0f} s -> {path}")
         print(report.text(found))
         failed += sum(row["status"] == "failed" for row in found["rows"])
+    for path in paths:  # until here a killed call would go on with its last suite
+        suite.partial_of(path).unlink(missing_ok=True)
+    if options.size == "smoke":
+        print("size smoke shows that all works: its numbers mean nothing. In earnest: --size cpu.")
     return 1 if failed else 0
 
 
@@ -141,19 +169,25 @@ def _check(suites: tuple[str, ...], options: Options) -> None:
     """Refuses, before anything is measured, what is unknown or would be ignored."""
     for name in suites:
         if name not in SUITES:
-            close = difflib.get_close_matches(name, SUITES)
+            close = difflib.get_close_matches(name, [*SUITES, "report", "compare"])
             hint = f" Close: {', '.join(close)}." if close else ""
-            raise ValueError(f"unknown suite {name!r}; accepted: {', '.join(SUITES)}.{hint}")
+            accepted = f"{', '.join(SUITES)}; or report or compare first"
+            raise ValueError(f"unknown suite {name!r}; accepted: {accepted}.{hint}")
     if options.out is not None and len(suites) > 1:
         raise ValueError("--out names one file, so it goes with one suite.")
+    if options.out is not None and options.out.is_dir():
+        raise ValueError(f"--out must be a file; got the folder {options.out}.")
     for field in ("architectures", "data", "budget", "seeds"):
         if getattr(options, field) and not any(field in TAKES[name] for name in suites):
             takers = ", ".join(name for name in SUITES if field in TAKES[name])
             raise ValueError(f"--{field} goes with {takers}; got {', '.join(suites)}.")
+    for python in options.peer_python:
+        if not shutil.which(python):
+            raise ValueError(f"--peer-python must be an interpreter; got {python}.")
     for spec in options.architectures:
-        architecture = Architecture.parse(spec)
-        if not architecture.closed_form:
-            architecture.network((32, 32, 3))  # whose options are checked when it is made
+        Architecture.parse(spec)
+    if options.data is not None:
+        jdiff.data.load(options.data, data_dir=options.data_dir)
     if options.budget is not None:
         budget = Budget.parse(options.budget)
         if budget.unit == "steps" and budget.amount < 1:

@@ -8,6 +8,9 @@ stops no other; each row here is one architecture, its numbers the mean and the 
 
 import dataclasses
 import functools
+import json
+import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ ARCHITECTURES = (
     *("paper_unet:width=16,levels=2", "resnet:width=32,depth=2"),
     *("mlp:width=32", "mlp:width=200", "mlp:width=400", "bottleneck_mlp"),
 )
+_UNFINISHED = ".unfinished"
 FEW = ("optimal", "linear", "unet:width=16,levels=2", "mlp:width=32", "mlp:width=400")
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -66,34 +70,53 @@ def cases(size: str, options: Any) -> list[Case]:
     made = []
     for data, fields in studies.items():
         study = Study(name="frontier", data=data, **{**_COMMON, **fields, **given})
-        made.append(Case(data, functools.partial(_frontier, study, size, options)))
+        may_lack = options.data is None  # what was asked for by name is not left out in silence
+        made.append(Case(data, functools.partial(_frontier, study, size, options, may_lack)))
     return made
 
 
-def _frontier(study: Study, size: str, options: Any) -> list[dict[str, Any]]:
-    if study.data.startswith("tfds:"):
-        try:  # a data set that is not there is no failure of the suite
-            jdiff.data.load(study.data, data_dir=options.data_dir)
-        except (ValueError, FileNotFoundError) as error:
-            raise Skip(f"{error} Say where it lies with --data-dir.") from None
-    directory = folder(options.work, study, size)
+def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dict[str, Any]]:
     try:
-        rows = jdiff.study.run(
-            study, directory, data_dir=options.data_dir, progress=options.progress,
-            command=record.head("frontier", size, {})["command"],
-        )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{error} Or remove {directory}, which an earlier call left.") from None
+        whole = jdiff.data.load(study.data, data_dir=options.data_dir)
+    except (ValueError, FileNotFoundError) as error:
+        if not may_lack:
+            raise
+        raise Skip(f"{error} Say where it lies with --data-dir.") from None
+    numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
+    study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
+    directory = folder(options.work, study, size)
+    rows = jdiff.study.run(
+        study, directory, data_dir=options.data_dir, progress=options.progress,
+        command=record.head("frontier", size, {})["command"],
+    )  # fmt: skip
     about = {
         **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
         **{"batch": study.batch_size, "solver": study.solver, "sigmas": study.sigmas},
     }
-    return [{"part": group[0].label, **about, **_row(group)} for group in _groups(rows)]
+    found = [{"part": _part(group, study), **about, **_row(group)} for group in _groups(rows)]
+    # Finished: asked again, it is measured again.
+    done = directory.with_name(directory.name.removesuffix(_UNFINISHED))
+    shutil.rmtree(done, ignore_errors=True)
+    directory.rename(done)
+    return found
 
 
 def folder(work: Path, study: Study, size: str) -> Path:
-    """The study directory of a frontier: what a killed call goes on from, with samples and page."""
-    return work / f"frontier-{study.data.replace(':', '-').replace('/', '-')}-{size}"
+    """Where an unfinished frontier lies: a killed call of the same study, code and device goes on.
+
+    Its name without the ending is where it lies when finished, with its samples and page.
+    """
+    head = record.head("frontier", size, {})
+    of = {name: head[name] for name in ("device", "versions", "flags", "commit")}
+    text = json.dumps([dataclasses.asdict(study), of], sort_keys=True)
+    data = study.data.replace(":", "-").replace("/", "-")
+    return work / f"frontier-{data}-{size}-{zlib.crc32(text.encode()):08x}{_UNFINISHED}"
+
+
+def _part(group: list[Any], study: Study) -> str:
+    label = group[0].label
+    several = len(study.num_train) > 1
+    return f"{label}, {group[0].record['num_train']} images" if several else label
 
 
 def _groups(rows: list[Any]) -> list[list[Any]]:
@@ -106,16 +129,14 @@ def _groups(rows: list[Any]) -> list[list[Any]]:
 def _row(runs: list[Any]) -> dict[str, Any]:
     """One architecture: means and ranges over the seeds that finished."""
     whole = [run for run in runs if not run.failed]
-    first = runs[0].record
+    first = (whole or runs)[0].record
     row: dict[str, Any] = {
         **{"architecture": first["label"], "num_train": first["num_train"]},
         "seeds": [run.record["seed"] for run in whole],
     }
     errors = [f"seed {run.record['seed']}: {run.record['error']}" for run in runs if run.failed]
-    if errors:
-        row |= {"status": "failed", "error": "; ".join(errors)}
-    if not whole:
-        return row
+    if errors:  # what fewer seeds say is not set beside what all of them do
+        return row | {"status": "failed", "error": "; ".join(errors)}
     number = lambda *path: _over_seeds([run.entry(*path) for run in whole])
     value = lambda name: number("measures", name, "value")
     control = lambda name: number("measures", name, "control")
@@ -127,7 +148,8 @@ def _row(runs: list[Any]) -> dict[str, Any]:
         "train_images_per_s": number("images_per_s", "train"),
         "sample_images_per_s": number("images_per_s", "sample"),
         "nfe": first["nfe"],
-        "compile_seconds": number("seconds", "compile"),
+        # Of the seed that compiled: the others share its programs.
+        "compile_seconds": max(run.entry("seconds", "compile") for run in whole),
         "memorized_fraction": value("memorized_fraction"),
         "memorized_control": control("memorized_fraction"),
         # 1 is as far from the training set as images that were never seen; 0 is a copy.

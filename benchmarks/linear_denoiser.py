@@ -5,10 +5,9 @@ Compared with: D(y) = mu + S (S + sigma^2 I)^-1 (y - mu), solving the D x D syst
 at two sizes of the training set: its memory must not grow with it.
 """
 
-import resource
-import subprocess
-import sys
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdiff
-from benchmarks import timing
+from benchmarks import child, hardware, timing
 from benchmarks.suite import Case
 from jdiff import noise
 from jdiff.denoisers import RandomPolynomialDenoiser
@@ -93,21 +92,23 @@ def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
         return {**row, "fit_seconds": fit_once(n, side, features, levels)[0]}
     arguments = f"{n}, {side}, {features}, {levels}"
     code = f"from benchmarks.linear_denoiser import fit_once; print(*fit_once({arguments}))"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    seconds, peak, before = map(float, printed[-3:])
-    return {**row, "fit_seconds": seconds, "peak_mb_beyond_data": peak - before}
+    seconds, peak, before = child.numbers(code, 3)
+    memory = None if math.isnan(peak) else peak - before
+    return {**row, "fit_seconds": seconds, "peak_mb_beyond_data": memory}
 
 
 def fit_once(n: int, side: int, features: int, levels: int) -> tuple[float, float, float]:
-    """Seconds of a fit, compilation included; the process's peak memory after and before, MB."""
+    """Seconds of a fit, compilation included; the process's peak memory, and that before, MB."""
     images = np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
     jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    before, started = peak(), time.perf_counter()
+    told = Path("/proc/self/clear_refs").exists()  # of Linux; elsewhere no memory is told
+    before = hardware.resident("VmRSS") if told else math.nan
+    if told:
+        Path("/proc/self/clear_refs").write_text("5")
+    started = time.perf_counter()
     denoiser = RandomPolynomialDenoiser.fit(
         images, 3, noise.karras(levels), jax.random.key(0), features, num_draws=4
     )
     jax.block_until_ready(denoiser.coefficients)
-    return time.perf_counter() - started, peak(), before
+    seconds = time.perf_counter() - started
+    return seconds, hardware.resident("VmHWM") if told else math.nan, before

@@ -8,9 +8,8 @@ the same k.
 """
 
 import contextlib
+import importlib.metadata
 import io
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 
 import jdiff
-from benchmarks import timing
+from benchmarks import child, hardware, timing
 from benchmarks.suite import Case, Skip
 from jdiff import metrics
 
@@ -39,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 # Peers and SciPy stay on the CPU of an accelerator's host: there are fewer of their turns.
-SIZES["accelerator"] = SIZES["cpu"] | {"frechet": (4_096, 1_024), "rounds": 1}
+SIZES["accelerator"] = SIZES["cpu"] | {"frechet": (4_096, 1_024)}
 SIZES["pod"] = SIZES["accelerator"]
 
 
@@ -90,8 +89,13 @@ def _nearest(n: int, num: int, dim: int, k: int, peer: str, rounds: int) -> dict
         **{"queries": n, "references": num, "dim": dim, "k": k},
         # Ties and float32 rounding let peers name another neighbour now and then.
         "same_neighbours": float(np.mean(np.sort(theirs) == np.sort(found.indices))),
-        **timing.compare({"jdiff": ours, peer: search}, rounds),
+        "peer_versions": _version(peer.split()[0]),
+        **timing.compare({peer: search, "jdiff": ours}, rounds),
     }
+
+
+def _version(package: str) -> dict[str, str]:
+    return {package: importlib.metadata.version(package)}
 
 
 def _faiss(queries: np.ndarray, references: np.ndarray, k: int) -> Callable[[], np.ndarray]:
@@ -126,10 +130,7 @@ def _memory(n: int, num: int, dim: int, k: int, kind: str) -> dict[str, Any]:
         raise Skip("only Linux tells the peak memory of a part of a run")
     arguments = f"{n}, {num}, {dim}, {k}, {kind!r}"
     code = f"from benchmarks.metrics import nearest_once; nearest_once({arguments})"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    before, peak = map(float, printed[-2:])
+    before, peak = child.numbers(code, 2)
     return {
         **{"of": kind, "queries": n, "references": num, "dim": dim},
         **{"peak_mb": peak - before, "peak_of": "the process, beyond the arrays"},
@@ -146,17 +147,11 @@ def nearest_once(n: int, num: int, dim: int, k: int, kind: str) -> None:
         queries, references = _points(n, num, dim)
     small = slice(0, max(2 * k, 100))
     metrics.nearest(queries[:2], references[small], k)  # jax's own start
-    before = _resident("VmRSS")
+    before = hardware.resident("VmRSS")
     # Linux forgets the peak that making the arrays had.
     Path("/proc/self/clear_refs").write_text("5")
     metrics.nearest(queries, references, k)
-    print(before, _resident("VmHWM"))
-
-
-def _resident(field: str) -> float:
-    """A line of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+    print(before, hardware.resident("VmHWM"))
 
 
 def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:
@@ -176,8 +171,9 @@ def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:
     found, theirs = ours(), peer()[0]
     return {
         **{"points": n, "dim": dim, "k": 5, "about": "value and control, of both"},
+        "peer_versions": _version("prdc"),
         "largest_difference": max(abs(found[m].value - theirs[m]) for m in theirs),
-        **timing.compare({"jdiff": ours, "prdc package": peer}, rounds),
+        **timing.compare({"prdc package": peer, "jdiff": ours}, rounds),
     }
 
 
@@ -188,20 +184,24 @@ def _frechet(n: int, dim: int, rounds: int) -> dict[str, Any]:
     held_out = _points(n + 1, 1, dim)[0][:n]
     ours = lambda: metrics.frechet_distance(generated, train, held_out).value
 
-    def direct(points: np.ndarray) -> float:
-        a, b = (np.cov(x.astype(np.float64), rowvar=False) for x in (points, train))
+    def direct(points: np.ndarray, b: np.ndarray) -> float:
+        a = np.cov(points.astype(np.float64), rowvar=False)
         root: Any = sqrtm(a @ b)
         mean = points.mean(0, dtype=np.float64) - train.mean(0, dtype=np.float64)
         return float(mean @ mean + np.trace(a) + np.trace(b) - 2 * np.trace(root.real))
 
-    value, theirs = ours(), direct(generated)  # both are warm now
-    peer = lambda: [direct(points) for points in (generated, held_out)]
-    ways = {"jdiff": ours, "scipy sqrtm of the product": peer}
+    def peer() -> list[float]:
+        b = np.cov(train.astype(np.float64), rowvar=False)
+        return [direct(points, b) for points in (generated, held_out)]
+
+    value, theirs = ours(), peer()[0]  # both are warm now
+    ways = {"scipy sqrtm of the product": peer, "jdiff": ours}
     timed = {name: lambda work=work: timing.seconds(work) for name, work in ways.items()}
     return {
         **{"points": n, "dim": dim, "relative_difference": abs(value / theirs - 1)},
         "about": "jdiff: value, control, intervals by parts; peer: value and control",
-        **timing.turns(timed, min(rounds, 2)),
+        "peer_versions": _version("scipy"),
+        **timing.turns(timed, rounds),
     }
 
 

@@ -33,11 +33,17 @@ def cases(size: str, options: Any) -> list[Case]:
     """Memory, accuracy, speed and sweeps on 28 x 28 images, 40 of which have a near twin."""
     num, sizes, queries, rounds = SIZES[size]
     images = lambda n=num: _images(n, options)
+    if options.data is not None:  # of which there may be fewer
+        have = jdiff.data.load(options.data, data_dir=options.data_dir)
+        if have.images.dtype != np.uint8:
+            raise ValueError(f"data must be uint8 images for closed_forms; got {options.data}.")
+        num = min(num, have.num_train)
+        sizes = tuple(n for n in sizes if n < num) + (num,)
     return [
         Case("optimal, peak memory", lambda: _memory(images())),
         Case("optimal, accuracy", lambda: _accuracy(images())),
         Case("optimal, against a matmul", lambda: _speed(images(), rounds)),
-        Case("optimal, against the formula", lambda: _formula(images(sizes[-2]), rounds)),
+        Case("optimal, against the formula", lambda: _formula(images(max(num // 2, 80)), rounds)),
         Case("optimal, sweep of images", lambda: _sweep(images(), sizes, (QUERIES,), rounds)),
         Case("optimal, sweep of queries", lambda: _sweep(images(), (num,), queries, rounds)),
     ]
@@ -174,12 +180,15 @@ def _sweep(images: np.ndarray, sizes: tuple, queries: tuple, rounds: int) -> lis
         denoiser, call = jdiff.OptimalDenoiser.fit(images[:n]), _call()
         for count in queries:
             y = jnp.asarray(np.resize(_noisy(images, 1.0), (count, *images.shape[1:])))
+            with hardware.peak_memory() as memory:
+                jax.block_until_ready(call(denoiser, y, sigma))
             seconds = timing.measure(functools.partial(call, denoiser, y, sigma), rounds)
             flops = 4 * count * n * int(np.prod(images.shape[1:]))
             rows.append(
                 {
                     **{"part": f"{n} images, {count} queries", "images": n, "queries": count},
                     **{"seconds": {"jdiff": seconds}, "flops_per_s": flops / seconds["p50"]},
+                    **memory,
                 }
             )
     times = [row["seconds"]["jdiff"]["p50"] for row in rows]

@@ -7,9 +7,9 @@ import platform
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jdiff
 
 SCHEMA = 2
 RESULTS = Path(__file__).with_name("results")
+arguments: list[str] = []  # of this call of the command line, as results tell it
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -26,14 +27,23 @@ def device() -> str:
     """The devices in words."""
     first = jax.devices()[0]
     if first.platform == "cpu":
-        cpu = f"{platform.machine()} CPU ({_cpu_model()}, {os.cpu_count()} cores)"
+        cpu = f"{platform.machine()} CPU ({_cpu_model()}, {cores()} cores)"
         return f"{jax.device_count()} x {cpu}"
     return f"{jax.device_count()} x {first.device_kind}"
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def path(suite: str, size: str) -> Path:
     """Where a suite's results on this device go: results/DEVICE-SUITE-SIZE.json."""
-    name = f"{jax.device_count()}-{jax.devices()[0].device_kind}-{suite}-{size}"
+    kind = jax.devices()[0].device_kind
+    kind = f"{kind}-{cores()}-cores" if kind == "cpu" else kind
+    name = f"{jax.device_count()}-{kind}-{suite}-{size}"
     return RESULTS / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
 
 
@@ -44,7 +54,7 @@ def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
         "schema": SCHEMA,
         "suite": suite,
         "size": size,
-        "settings": settings,
+        "settings": json.loads(json.dumps(settings)),  # as a file gives them back
         "device": device(),
         "versions": {
             "jdiff": jdiff.__version__,
@@ -53,7 +63,7 @@ def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
         },
         "flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
-        "command": shlex.join(["python", "-m", "benchmarks", *_public(sys.argv[1:])]),
+        "command": shlex.join(["python", "-m", "benchmarks", *_public(arguments)]),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -61,9 +71,9 @@ def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
 def write(file: Path, result: dict[str, Any]) -> None:
     """Writes a results file whole, then renames it into place."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, suffix=".part") as part:
-        json.dump(result, part, indent=1, allow_nan=False)
-        part.write("\n")
+        part.write(text)
     os.chmod(part.name, 0o644)
     os.replace(part.name, file)
 
@@ -89,8 +99,12 @@ def read(file: Path) -> dict[str, Any]:
     whole = isinstance(rows, list) and all(
         isinstance(row, dict) and {"case", "status"} <= set(row) for row in rows
     )
-    if not whole or not isinstance(found.get("suite"), str):
-        raise ValueError(f"{file} is damaged: it has no rows with a case and a status each.")
+    told = all(isinstance(found.get(name), str) for name in ("suite", "size", "device", "command"))
+    if not whole or not told or not isinstance(found.get("versions"), dict):
+        raise ValueError(
+            f"{file} is damaged: it must have rows with a case and a status each, a suite, a size, "
+            "a device, versions and a command."
+        )
     return found
 
 
@@ -121,7 +135,9 @@ def _commit() -> str | None:
         run = lambda *what: subprocess.run(
             [*git, *what], capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = run("status", "--porcelain", "--", "../jdiff", "../benchmarks/*.py")
-        return run("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+        places = ("--", "../jdiff", "*.py", "peers")
+        changed = run("diff", "HEAD", *places) + run("status", "--porcelain", *places)
+        changes = f"+changes-{zlib.crc32(changed.encode()):08x}" if changed else ""
+        return run("rev-parse", "--short", "HEAD") + changes
     except (OSError, subprocess.CalledProcessError):
         return None

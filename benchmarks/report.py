@@ -4,6 +4,7 @@
 stands between the marks in README.md; a test fails when that part is not what the results say.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from benchmarks import plots, record, tables
 
 BEGIN = "<!-- made by `python -m benchmarks report`, from here -->"
 END = "<!-- to here -->"
-SUITES = ("frontier", "training", "sampling", "closed_forms", "metrics")
+SUITES = ("frontier", "training", "sampling", "closed_forms", "metrics", "studies")
 
 
 def write(results: Path, readme: Path) -> list[Path]:
@@ -31,7 +32,9 @@ def write(results: Path, readme: Path) -> list[Path]:
             plots.frontier(rows, f"{data}, {result['device']}", path)
             made.append(path)
     for path, content in ((results / "README.md", page(found)), (readme, changed)):
-        path.write_text(content, encoding="utf-8")
+        part_of = path.with_suffix(".part")
+        part_of.write_text(content, encoding="utf-8")
+        part_of.replace(path)
         made.append(path)
     return made
 
@@ -94,8 +97,8 @@ def text(result: dict[str, Any]) -> str:
 
 def figure(result: dict[str, Any], data: str) -> str:
     """The name of a frontier's figure."""
-    device = "-".join(_short(result).lower().split()).replace(",", "")
-    return f"frontier-{data.replace(':', '-').replace('/', '-')}-{device}.png"
+    words = f"frontier {data} {_short(result)} {result['size']}"
+    return re.sub(r"[^a-z0-9_]+", "-", words.lower()) + ".png"
 
 
 def page(found: list[dict[str, Any]]) -> str:
@@ -104,7 +107,7 @@ def page(found: list[dict[str, Any]]) -> str:
         "# Measured",
         "",
         "Made by `python -m benchmarks report` from the JSON files beside this page; do not edit.",
-        "Medians with the 10th and 90th percentile; alternatives took turns with jdiff, A B A B.",
+        "Medians with the 10th and 90th percentile; alternatives took turns with jdiff, A B B A.",
     ]
     for result in found:
         versions = ", ".join(f"{n} {v}" for n, v in result["versions"].items())
@@ -128,18 +131,17 @@ def frontiers(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
         return []
     found: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
-        if row.get("realism") and row.get("memorized_fraction"):
+        if row["status"] == "ok" and row.get("realism") and row.get("memorized_fraction"):
             found.setdefault(row["data"], []).append(row)
     return list(found.items())
 
 
 def _short(result: dict[str, Any]) -> str:
     """The device in a word or two."""
-    device = result["device"]
+    count, device = result["device"].split(" x ", 1)
     if "CPU" in device:
-        cores = device.rsplit(", ", 1)[-1].rstrip(")")
-        return f"CPU, {cores}"
-    return device.split(" x ", 1)[-1]
+        device = f"CPU, {device.rsplit(', ', 1)[-1].rstrip(')')}"
+    return device if count == "1" else f"{count} x {device}"
 
 
 def _where(result: dict[str, Any]) -> str:

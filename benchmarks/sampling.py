@@ -16,7 +16,7 @@ from benchmarks import hardware, timing
 from benchmarks.suite import Case
 from jdiff import networks, noise, parallel
 from jdiff.denoisers import NetworkDenoiser
-from jdiff.sampling.solvers import SOLVERS
+from jdiff.sampling.solvers import SOLVERS  # the names, and what a step of each costs
 from jdiff.study import Architecture
 
 FORMS = ("optimal", "linear")
@@ -44,9 +44,17 @@ def cases(size: str, options: Any) -> list[Case]:
     """Architectures by the middle number of steps; solvers; numbers of steps; the host's loop."""
     at = SIZES[size]
     chosen = options.architectures or at["architectures"]
+    for spec in chosen:
+        architecture = Architecture.parse(spec)
+        if architecture.per_level:
+            raise ValueError(f"architectures of sampling must be one denoiser each; got {spec}.")
+        if not architecture.closed_form:
+            architecture.network(at["shape"])  # whose options are checked when it is made
     steps = at["steps"][len(at["steps"]) // 2]
     peak = functools.cache(lambda: hardware.matmul_peak(size))
-    row = lambda spec, solver, steps: _sample(spec, solver, steps, at, peak())
+    row = functools.cache(  # one program is compiled once, and its row is one
+        lambda spec, solver, steps: _sample(spec, solver, steps, at, peak())
+    )
     trained = [s for s in chosen if not Architecture.parse(s).closed_form] or chosen
     network, swept = trained[0], trained[at.get("swept", 0)]
     made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
@@ -83,19 +91,23 @@ def _sample(spec: str, solver: str, steps: int, at: Any, peak: dict[str, float])
     )  # fmt: skip
     with hardware.peak_memory() as memory:
         first = timing.seconds(draw)
-    times = timing.measure(draw, at["rounds"])
+    seconds = [timing.seconds(draw) for _ in range(at["rounds"])]
+    times = timing.spread(seconds)
     row: dict[str, Any] = {
         **{"architecture": spec, "image_shape": list(shape), "solver": solver, "steps": steps},
         **{"nfe": nfe, "num_samples": num, "batch": batch, "seconds": {"jdiff": times}},
-        **{"images_per_s": num / times["p50"], "evaluations_per_s": num * nfe / times["p50"]},
-        **{"compile_seconds": max(0.0, first - times["p50"]), **memory},
+        "images_per_s": timing.spread([num / t for t in seconds]),
+        "evaluations_per_s": num * nfe / times["p50"],
+        # Of all that a first call does beyond a later one.
+        **{"compile_seconds": max(0.0, first - times["p50"]), "compiled": "all", **memory},
     }
     if not Architecture.parse(spec).closed_form:
         network = denoiser.module
         flops = networks.flops_per_image(network, shape)
         dtype = getattr(network, "dtype", "float32")
         row["model_flops_per_s"] = flops * row["evaluations_per_s"]
-        row["mfu"] = row["model_flops_per_s"] / (peak[dtype] * parallel.num_devices())
+        devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
+        row["mfu"] = row["model_flops_per_s"] / (peak[dtype] * devices)
     return row
 
 

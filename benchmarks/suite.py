@@ -4,6 +4,8 @@ A killed suite leaves whole rows in results/....partial.json and goes on from th
 is a row with its error and stops no other; a case without what it needs is a row that says so.
 """
 
+import json
+import re
 import sys
 import time
 import traceback
@@ -45,7 +47,7 @@ def run(
       out: the file; None is results/DEVICE-SUITE-SIZE.json.
     """
     path = record.path(suite, size) if out is None else out
-    partial = path.with_suffix(".partial.json")
+    partial = partial_of(path)
     head = record.head(suite, size, settings)
     rows = _kept(partial, head)
     done = {row["case"] for row in rows}
@@ -55,26 +57,44 @@ def run(
             print(f"{title}: done before, kept", file=sys.stderr)
             continue
         print(title, file=sys.stderr, flush=True)
-        started = time.perf_counter()
-        try:
-            made = case.run()
-            made = made if isinstance(made, list) else [made]
-            made = [{"status": "ok", **row} for row in made]
-        except Skip as reason:
-            made = [{"status": "skipped", "reason": str(reason)}]
-        except Exception as error:  # a case's failure is a result; the others go on
-            traceback.print_exc()
-            made = [{"status": "failed", "error": f"{type(error).__name__}: {error}"}]
-        spent = time.perf_counter() - started
-        rows += [{"case": case.name, **row, "took_seconds": spent} for row in made]
+        rows += _made(case)
         record.write(partial, {**head, "rows": rows})
     record.write(path, {**head, "rows": rows})
-    partial.unlink(missing_ok=True)
     return path
 
 
+def partial_of(path: Path) -> Path:
+    """Where the rows of a suite lie that was not finished, or whose call was not."""
+    return path.with_suffix(".partial.json")
+
+
+def without_folders(text: str) -> str:
+    """File names without where they lie on this machine: rows are published."""
+    return re.sub(r"(?:/[^\s/\"':|]+)+/", "", text)
+
+
+def _made(case: Case) -> list[dict[str, Any]]:
+    """The rows of a case, whatever happens in it."""
+    started = time.perf_counter()
+    try:
+        found = case.run()
+        rows = [{"status": "ok", **row} for row in (found if isinstance(found, list) else [found])]
+        json.dumps(rows, allow_nan=False)  # a row that cannot be kept is a failure of its case
+    except Skip as reason:
+        rows = [{"status": "skipped", "reason": without_folders(str(reason))}]
+    except Exception as error:  # a case's failure is a result; the others go on
+        traceback.print_exc()
+        said = without_folders(f"{type(error).__name__}: {error}")
+        rows = [{"status": "failed", "error": said}]
+    spent = time.perf_counter() - started
+    return [{"case": case.name, **row, "took_seconds": spent} for row in rows]
+
+
 def _kept(partial: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a call that was killed, if it asked the same of the same machine."""
+    """The rows of a call that was killed, if it asked the same of the same machine.
+
+    Cases that failed or were skipped are tried again: what they lacked may be there now.
+    """
     if not partial.exists():
         return []
     try:
@@ -89,4 +109,5 @@ def _kept(partial: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
             file=sys.stderr,
         )
         return []
-    return [row for row in found["rows"] if row["status"] != "failed"]
+    whole = lambda case: all(row["status"] == "ok" for row in found["rows"] if row["case"] == case)
+    return [row for row in found["rows"] if whole(row["case"])]

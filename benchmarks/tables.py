@@ -19,19 +19,15 @@ def of(result: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
             made.append(_speed(title, chosen))
     pairs = [(row, ratio) for row in rows for ratio in ratios(row)]
     if pairs:
-        made.append(
-            (
-                "beside alternatives",
-                ["what", "ratio of", "median (p10 - p90)", "seconds"],
-                [
-                    [name(row), ratio["of"], spell_spread(ratio), _seconds(row)]
-                    for row, ratio in pairs
-                ],
-            )
-        )
+        head = ["what", "ratio of", "median (p10 - p90)", "seconds"]
+        lines = [
+            [name(row), ratio["of"], spell_spread(ratio), _seconds(row)] for row, ratio in pairs
+        ]
+        made.append(("beside alternatives", head, lines))
+    made += _differences(rows)
     fits = [row for row in rows if "exponent" in row]
     if fits:
-        text = lambda row: f"{row['exponent']:.2f} ± {row['standard_error']:.2f}"
+        text = lambda row: f"{row['exponent']:.2f}{_error(row['standard_error'])}"
         made.append(
             (
                 "exponents",
@@ -86,7 +82,7 @@ def spell(value: float | None, digits: int = 3) -> str:
 
 def spell_spread(spread: dict[str, Any]) -> str:
     """p50 (p10 - p90), and a word where the noise is large."""
-    word = ", noisy" if spread.get("noisy") else ""
+    word = {True: ", noisy", None: ", too few to tell noise"}.get(spread.get("noisy"), "")
     return (
         f"{spell(spread['p50'])} ({spell(spread['p10'])} - {spell(spread['p90'])}, "
         f"{spread['rounds']} rounds{word})"
@@ -129,18 +125,50 @@ def _speed(title: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], list
     return title, head, lines
 
 
+def _error(standard_error: float | None) -> str:
+    return " (two points)" if standard_error is None else f" ± {standard_error:.2f}"
+
+
+def _differences(rows: list[dict[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """What alternatives are and where their work differs, once each."""
+    lines = {}
+    for row in rows:
+        if not any(key in row for key in ("peer_about", "peer_versions", "about")):
+            continue
+        versions = ", ".join(f"{n} {v}" for n, v in row.get("peer_versions", {}).items())
+        said = "; ".join(filter(None, (row.get("peer_about"), row.get("about"))))
+        counts = [
+            DASH
+            if key not in row
+            else f"{row[key] / 1e6:.3g} M / {row['peer_' + key] / 1e6:.3g} M"
+            if "peer_" + key in row
+            else DASH
+            for key in ("num_params", "flops_per_image")
+        ]
+        line = [versions, *counts, said]
+        lines.setdefault(tuple(line), [name(row), *line])
+    if not lines:
+        return []
+    head = ["what", "versions", "parameters: jdiff / other", "FLOPs an image", "what differs"]
+    return [("alternatives", head, list(lines.values()))]
+
+
+_COLUMNS = (
+    *("memorized_fraction", "memorized_control", "novelty", "realism", "frechet_distance"),
+    *("frechet_control", "agreement_with_optimal"),
+)
+
+
 def _frontier(data: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
-    head = ["architecture", "verdict", "memorized", "novelty", "realism", "Fréchet",
-            "agreement with optimal", "parameters", "steps", "train images/s",
+    head = ["architecture", "verdict", "memorized", "control", "novelty", "realism", "Fréchet",
+            "control", "agreement with optimal", "parameters", "steps", "train images/s",
             "samples/s"]  # fmt: skip
     verdict = lambda row: ", ".join(f"{word} {n}" for word, n in row["verdicts"].items())
     lines = [
         [
-            row["architecture"],
+            row["part"],
             verdict(row),
-            *(spell_range(row[n]) for n in ("memorized_fraction", "novelty", "realism")),
-            spell_range(row["frechet_distance"]),
-            spell_range(row["agreement_with_optimal"]),
+            *(spell_range(row[column]) for column in _COLUMNS),
             spell(row["num_params"]),
             spell(row["steps"]),
             spell((row["train_images_per_s"] or {}).get("mean")),
@@ -149,7 +177,8 @@ def _frontier(data: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], li
         for row in rows
         if "verdicts" in row
     ]
-    return f"frontier, {data}", head, lines
+    images = ", ".join(sorted({f"{row['num_train']:,}" for row in rows if "verdicts" in row}))
+    return f"frontier, {data}, {images} training images", head, lines
 
 
 def ratios(row: dict[str, Any]) -> Sequence[dict[str, Any]]:
@@ -168,6 +197,7 @@ def _seconds(row: dict[str, Any]) -> str:
 _OTHER = {
     **{"largest_difference": "largest difference", "relative_difference": "relative difference"},
     **{"same_neighbours": "same neighbours", "all_seconds": "seconds, all measures"},
+    **{"study_seconds": "seconds from the command to the page"},
     **{"fit_seconds": "seconds of the fit", "peak_mb_beyond_data": "peak MB beyond the data"},
     **{"image_error_of_range": "largest error, of the image range"},
     **{"weight_error": "largest error of a posterior weight"},

@@ -1,7 +1,7 @@
 """Wall time: what is timed is warm, waited for, repeated, and told as p10, p50, p90.
 
 Machines drift, so of two ways of doing one thing what is quoted is the ratio of neighbours in time:
-they are run in turns, A B A B ..., in one process or by two processes of which one waits.
+they are run in turns, A B B A ..., in one process or by two processes of which one waits.
 """
 
 import time
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+LEAST_ROUNDS = 3
 NOISY = 1.5  # p90 / p10 beyond which a row says that it is noise as much as result
 
 
@@ -22,14 +23,14 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def spread(values: Any) -> dict[str, Any]:
-    """{"p10", "p50", "p90", "rounds", "noisy"} of positive numbers."""
+    """{"p10", "p50", "p90", "rounds", "noisy"} of positive numbers; too few cannot tell noise."""
     p10, p50, p90 = np.percentile(np.asarray(values, np.float64), (10, 50, 90))
     return {
         "p10": float(p10),
         "p50": float(p50),
         "p90": float(p90),
         "rounds": len(values),
-        "noisy": bool(p90 > NOISY * p10),
+        "noisy": bool(p90 > NOISY * p10) if len(values) >= LEAST_ROUNDS else None,
     }
 
 
@@ -72,11 +73,14 @@ def compare(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
     return turns({n: lambda work=work: seconds(work) for n, work in works.items()}, rounds)
 
 
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """The slope b of value = a size^b, least squares in logarithms, with its standard error."""
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float | None]:
+    """The slope b of value = a size^b, least squares in logarithms, with its standard error.
+
+    Two points have no error that could be told: None.
+    """
     x, y = (np.log(np.asarray(v, np.float64)) for v in (sizes, values))
     x = x - x.mean()
     slope = float(x @ y / (x @ x))
     rest = y - y.mean() - slope * x
-    freedom = max(1, len(x) - 2)
-    return {"exponent": slope, "standard_error": float(np.sqrt(rest @ rest / freedom / (x @ x)))}
+    error = np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)) if len(x) > 2 else None
+    return {"exponent": slope, "standard_error": None if error is None else float(error)}

@@ -4,12 +4,12 @@ One row an architecture: images/s of `jdiff.train` itself (drawing of data, nois
 averaged weights and all), the FLOP/s of its model (three forward passes a step, counted in the
 jaxpr), their share of a matmul's measured FLOP/s (MFU), seconds of compilation, peak memory.
 
-Compared with: a bare jitted value-and-grad and AdamW update of the same network (what the loop
-costs); the same without jdiff's CPU compiler option; the same network transcribed with library
-layers; UNets of other packages of the same channels, in processes of their own that take turns.
+Compared with, on one device: a bare jitted value-and-grad and AdamW update of the same network
+(what the loop costs); the same without jdiff's CPU compiler option; the same network transcribed
+with library layers; UNets of other packages of the same channels, in processes that take turns.
 """
 
-import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 import jdiff
-from benchmarks import bare, hardware, peers, timing, transcription
-from benchmarks.suite import Case
+from benchmarks import bare, hardware, peers, record, timing, transcription
+from benchmarks.suite import Case, Skip
 from jdiff import networks, parallel
 from jdiff.study import Architecture
 
@@ -60,56 +60,83 @@ SIZES["pod"] = SIZES["accelerator"] | {
     **{"batch": 512 * 8, "architectures": (*UNETS, *SMALL)},
     **{"widths": (32, 64, 128, 256), "sides": (16, 32, 64)},
 }
-VARIANTS = ("default", "tuned")
-PEERS = ("denoising_diffusion_pytorch_unet", "hackable_diffusion_unet", "dewml_unet")
+# (peer, variant): the closest also as its experts would set it.
+PEERS = (
+    ("diffusers_unet", "default"),
+    ("diffusers_unet", "tuned"),
+    ("denoising_diffusion_pytorch_unet", "default"),
+    ("hackable_diffusion_unet", "default"),
+    ("dewml_unet", "default"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What jdiff's UNet and its peers are given alike."""
+
+    shape: tuple[int, int, int]
+    batch: int
+    channels: tuple[int, ...]
+    steps: int
+    rounds: int
+
+    @property
+    def network(self) -> Any:
+        """jdiff's UNet of these channels, one block a level."""
+        width, levels = self.channels[0], len(self.channels)
+        return networks.create("unet", self.shape, width=width, levels=levels)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The start of a row."""
+        return {
+            "image_shape": list(self.shape),
+            "batch": self.batch,
+            "num_params": networks.num_params(self.network, self.shape),
+            "flops_per_image": networks.flops_per_image(self.network, self.shape),
+        }
 
 
 def cases(size: str, options: Any) -> list[Case]:
     """Architectures, the loop's cost, the transcription, the peers, two sweeps."""
     at = SIZES[size]
-    shape, batch, steps, rounds = (at[name] for name in ("shape", "batch", "steps", "rounds"))
+    shape, batch = at["shape"], at["batch"]
     chosen = options.architectures or at["architectures"]
+    for spec in chosen:
+        architecture = Architecture.parse(spec)
+        if architecture.closed_form or architecture.per_level:
+            raise ValueError(
+                f"architectures of training must be networks of all levels; got {spec}, which is "
+                f"{'a closed form' if architecture.closed_form else 'one network a level'}."
+            )
+        architecture.network(shape)  # whose options are checked when it is made
     peak = functools.cache(lambda: hardware.matmul_peak(size))
-    train = functools.cache(  # the sweeps share their corner
-        lambda spec, shape=shape: _train(spec, shape, batch, steps, rounds, peak())
+    # A program is compiled once and its row is one: the sweeps share their corner.
+    train = functools.cache(
+        lambda spec, shape: _train(spec, shape, batch, at["steps"], at["rounds"], peak())
+    )
+    match = Match(
+        at["peer_shape"], at["peer_batch"], at["channels"], at["peer_steps"], at["rounds"]
     )
     made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
-    made += [Case(f"train {spec}", functools.partial(train, spec)) for spec in chosen]
-    unet = networks.create(
-        "unet",
-        at["peer_shape"],
-        width=at["channels"][0],
-        levels=len(at["channels"]),
-    )
-    about = (unet, at["peer_shape"], at["peer_batch"], at["peer_steps"], rounds)
+    made += [Case(f"train {spec}", functools.partial(train, spec, shape)) for spec in chosen]
     made += [
-        Case("loop over bare step", lambda: _loop(*about)),
-        Case("compiler option", lambda: _option(*about)),
-        Case("transcription, train", lambda: _transcription(*about, at["channels"], "train")),
-        Case("transcription, forward", lambda: _transcription(*about, at["channels"], "forward")),
+        Case("bare step over loop", lambda: _loop(match)),
+        Case("compiler option", lambda: _option(match)),
+        Case("transcription, train", lambda: _transcription(match, "train")),
+        Case("transcription, forward", lambda: _transcription(match, "forward")),
     ]
-    # The closest peer first, also as its experts would set it.
-    for peer, variant, work in (
-        *(
-            ("diffusers_unet", variant, work)
-            for work in ("train", "forward")
-            for variant in VARIANTS
-        ),
-        *((peer, "default", work) for peer in PEERS for work in ("train", "forward")),
-    ):
-        run = functools.partial(_peer, *about, at["channels"], peer, variant, work, options)
-        made.append(Case(f"{peer} {variant}, {work}", run))
-    if not at["widths"]:
-        return made
-    made.append(Case("sweep of widths", lambda: _widths(at["sweep"], at["widths"], train)))
-    made.append(Case("sweep of sides", lambda: _sides(at["sweep"], at["widths"][0], at["sides"],
-                                                      shape[2], train)))  # fmt: skip
+    # On accelerators, where compiling takes minutes, those of another framework alone.
+    for peer, variant in PEERS[:2] if size == "accelerator" else PEERS:
+        for work in ("train", "forward"):
+            run = functools.partial(_peer, match, peer, variant, work, options)
+            made.append(Case(f"{peer} {variant}, {work}", run))
+    if at["widths"]:
+        widths, sides, sweep = at["widths"], at["sides"], at["sweep"]
+        made.append(Case("sweep of widths", lambda: _widths(sweep, widths, shape, train)))
+        corner = sweep.format(widths[0])
+        made.append(Case("sweep of sides", lambda: _sides(corner, sides, shape[2], train)))
     return made
-
-
-def _data(shape: tuple[int, int, int]) -> jdiff.data.ImageData:
-    images = np.random.default_rng(0).integers(0, 256, (1024, *shape), dtype=np.uint8)
-    return jdiff.data.from_arrays(images, held_out=images[:64])
 
 
 def _trainer(network: Any, shape: tuple, batch: int, steps: int, **more: Any) -> Callable[[], Any]:
@@ -117,8 +144,9 @@ def _trainer(network: Any, shape: tuple, batch: int, steps: int, **more: Any) ->
     config = jdiff.TrainConfig(
         steps=steps + 1, batch_size=batch, warmup=0, eval_every=10**6, eval_examples=1, **more
     )
-    data, key = _data(shape), jax.random.key(0)
-    return lambda: jdiff.train(network, data, config, key=key, progress=False)
+    images = np.random.default_rng(0).integers(0, 256, (1024, *shape), dtype=np.uint8)
+    data = jdiff.data.from_arrays(images, held_out=images[:64])
+    return lambda: jdiff.train(network, data, config, key=jax.random.key(0), progress=False)
 
 
 def _train(
@@ -133,115 +161,118 @@ def _train(
     flops = networks.flops_per_image(network, shape)
     dtype = getattr(network, "dtype", "float32")
     model_flops = 3 * flops * rates["p50"]
+    # Simulated devices of one CPU share its peak.
+    devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
     return {
         **{"architecture": spec, "image_shape": list(shape), "batch": batch, "dtype": dtype},
         **{"num_params": networks.num_params(network, shape), "flops_per_image": flops},
         **{"images_per_s": rates, "step_seconds": batch / rates["p50"]},
-        **{"model_flops_per_s": model_flops, "compile_seconds": compile_seconds},
-        "mfu": model_flops / (peak[dtype] * parallel.num_devices()),
+        **{"model_flops_per_s": model_flops, "peak_flops_per_s": peak[dtype] * devices},
+        "mfu": model_flops / (peak[dtype] * devices),
+        **{"compile_seconds": compile_seconds, "compiled": "the step"},
         **memory,
     }
 
 
-def _about(network: Any, shape: tuple, batch: int) -> dict[str, Any]:
-    return {
-        **{"image_shape": list(shape), "batch": batch},
-        "num_params": networks.num_params(network, shape),
-        "flops_per_image": networks.flops_per_image(network, shape),
-    }
+def _one_device() -> None:
+    if parallel.num_devices() > 1:
+        raise Skip("jdiff.train uses all devices and the alternative one: compare on one device")
 
 
-def _ours(network: Any, shape: tuple, batch: int, steps: int, work: str) -> Callable[[], float]:
+def _ours(match: Match, work: str, steps: int) -> Callable[[], float]:
     """Seconds of a step: of `jdiff.train`, or of a forward pass as the sampler compiles it."""
     if work == "forward":
-        run = bare.forward_steps(
-            network, shape, batch, parallel.compiler_options(convolutions=True)
-        )
-        run(1)
+        run = _bare(match, work)
         return lambda: run(steps)
-    train = _trainer(network, shape, batch, steps)
+    train = _trainer(match.network, match.shape, match.batch, max(steps, 2))
     train()
-    return lambda: batch / train().images_per_s
+    return lambda: match.batch / train().images_per_s
 
 
-def _loop(network: Any, shape: tuple, batch: int, steps: int, rounds: int) -> dict[str, Any]:
-    steps = max(steps, 3)
-    run = bare.train_steps(network, shape, batch, parallel.compiler_options(convolutions=True))
+def _bare(match: Match, work: str, network: Any = None) -> Callable[[int], float]:
+    """The bare step, warm, of jdiff's UNet compiled as jdiff does, or of another as it comes."""
+    make = bare.train_steps if work == "train" else bare.forward_steps
+    options = parallel.compiler_options(convolutions=True) if network is None else None
+    run = make(network or match.network, match.shape, match.batch, options)
     run(1)
+    return run
+
+
+def _loop(match: Match) -> dict[str, Any]:
+    _one_device()
+    run = _bare(match, "train")
     ways = {
-        "jdiff.train": _ours(network, shape, batch, steps, "train"),
-        "bare step": lambda: run(steps),
+        "bare step": lambda: run(match.steps),
+        "jdiff.train": _ours(match, "train", match.steps),
     }
-    return {**_about(network, shape, batch), **timing.turns(ways, rounds)}
+    return {**match.about, **timing.turns(ways, match.rounds)}
 
 
-def _option(network: Any, shape: tuple, batch: int, steps: int, rounds: int) -> dict[str, Any]:
+def _option(match: Match) -> dict[str, Any]:
     option = parallel.compiler_options(convolutions=True)
     if not option:
-        return {"about": "this device's compiler takes no option of jdiff", "ratio": None}
-    runs = {
-        "without": bare.train_steps(network, shape, batch, None),
-        "with the option": bare.train_steps(network, shape, batch, option),
-    }
-    for run in runs.values():
-        run(1)
-    ways = {name: lambda run=run: run(max(1, steps // 2)) for name, run in runs.items()}
-    return {**_about(network, shape, batch), **timing.turns(ways, rounds)}
-
-
-def _transcription(
-    network: Any, shape: tuple, batch: int, steps: int, rounds: int, channels: tuple, work: str
-) -> dict[str, Any]:
-    direct = transcription.UNet(channels=channels)
-    make = bare.train_steps if work == "train" else bare.forward_steps
-    run = make(direct, shape, batch, None)
-    run(1)
+        raise Skip("this device's compiler takes no option of jdiff")
+    without = bare.train_steps(match.network, match.shape, match.batch, None)
+    with_option = _bare(match, "train")
+    without(1)
     ways = {
-        "transcription": lambda: run(max(1, steps // 2)),
-        "jdiff": _ours(network, shape, batch, max(steps, 2), work),
+        "bare step without": lambda: without(match.steps),
+        "jdiff, bare step with the option": lambda: with_option(match.steps),
+    }
+    return {**match.about, **timing.turns(ways, match.rounds)}
+
+
+def _transcription(match: Match, work: str) -> dict[str, Any]:
+    _one_device()
+    direct = transcription.UNet(channels=match.channels)
+    run = _bare(match, work, direct)
+    ways = {
+        "transcription": lambda: run(match.steps),
+        "jdiff": _ours(match, work, match.steps),
     }
     if work == "train":  # jdiff.train does more: this is the same work
-        bare_step = make(network, shape, batch, parallel.compiler_options(convolutions=True))
-        ways["jdiff, bare step"] = lambda: bare_step(max(1, steps // 2))
+        same = _bare(match, work)
+        ways["jdiff, bare step"] = lambda: same(match.steps)
     return {
-        **_about(network, shape, batch),
-        "peer_num_params": networks.num_params(direct, shape),
-        **timing.turns(ways, rounds),
+        **match.about,
+        "peer_num_params": networks.num_params(direct, match.shape),
+        "peer_flops_per_image": networks.flops_per_image(direct, match.shape),
+        "peer_about": "library layers: nn.Conv, nn.GroupNorm, repeated pixels",
+        **timing.turns(ways, match.rounds),
     }
 
 
-def _peer(
-    network: Any, shape: tuple, batch: int, steps: int, rounds: int, channels: tuple, peer: str,
-    variant: str, work: str, options: Any,
-) -> dict[str, Any]:  # fmt: skip
+def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dict[str, Any]:
+    _one_device()
     arguments = {
-        **{"image_shape": list(shape), "batch": batch, "channels": list(channels)},
-        **{"layers_per_block": 1, "work": work, "variant": variant, "threads": None},
+        **{"image_shape": list(match.shape), "batch": match.batch},
+        **{"channels": list(match.channels), "layers_per_block": 1, "work": work},
+        **{"variant": variant, "threads": record.cores()},
     }
-    with contextlib.ExitStack() as stack:
-        other = stack.enter_context(peers.Peer(peer, arguments, options.pythons))
-        other.steps(1)
-        ours = _ours(network, shape, batch, max(steps, 2), work)
-        ways = {peer: lambda: other.steps(steps), "jdiff": ours}
+    with peers.Peer(peer, arguments, options.pythons) as other:
+        on_cpu = "cpu" in other.about["device"].lower()
+        if on_cpu != (jax.default_backend() == "cpu"):
+            raise Skip(f"it runs on {other.about['device']}, jdiff on {record.device()}")
+        ours = _ours(match, work, match.steps)
+        ways = {peer: lambda: other.steps(match.steps), "jdiff": ours}
         return {
-            **_about(network, shape, batch),
+            **match.about,
             **{f"peer_{name}": value for name, value in other.about.items()},
-            **timing.turns(ways, rounds),
+            **timing.turns(ways, match.rounds),
         }
 
 
-def _widths(sweep: str, widths: tuple, train: Any) -> list[dict[str, Any]]:
+def _widths(sweep: str, widths: tuple, shape: tuple, train: Any) -> list[dict[str, Any]]:
     """One network at several widths: seconds a step against the width."""
     specs = [sweep.format(width) for width in widths]
-    rows = [{"part": spec, **train(spec)} for spec in specs]
+    rows = [{"part": spec, **train(spec, shape)} for spec in specs]
     seconds = [row["step_seconds"] for row in rows]
     return [*rows, {"part": "seconds against width", **timing.exponent(widths, seconds)}]
 
 
-def _sides(sweep: str, width: int, sides: tuple, channels: int, train: Any) -> list[dict[str, Any]]:
+def _sides(spec: str, sides: tuple, channels: int, train: Any) -> list[dict[str, Any]]:
     """One network at several resolutions: seconds a step against the number of pixels."""
-    spec = sweep.format(width)
-    rows = [{"part": f"{s} x {s}", **train(spec, shape=(s, s, channels))} for s in sides]
+    rows = [{"part": f"{s} x {s}", **train(spec, (s, s, channels))} for s in sides]
     seconds = [row["step_seconds"] for row in rows]
     fit = timing.exponent([side**2 for side in sides], seconds)
     return [*rows, {"part": f"seconds against pixels, {spec}", **fit}]

@@ -23,7 +23,6 @@ slower than one, so that ratios from a busy machine flatter jdiff.
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -59,7 +58,7 @@ class Peer:
       about: what it said when it was ready (see the head of this file), from the block's start.
 
     Example:
-      with Peer("diffusers_unet", arguments, options.peer_python) as peer:
+      with Peer("diffusers_unet", arguments, options.pythons) as peer:
           timing.turns({"jdiff": lambda: ours(5), "diffusers": lambda: peer.steps(5)}, rounds=7)
     """
 
@@ -114,7 +113,7 @@ class Peer:
                 self.about = said
                 return self
             self._stop()
-            reasons.append(_without_folders(str(said["skipped"])))
+            reasons.append(suite.without_folders(str(said["skipped"])))
         raise suite.Skip("; ".join(dict.fromkeys(reasons)))
 
     def __exit__(self, *error: object) -> None:
@@ -177,7 +176,7 @@ class Peer:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return _without_folders(" | ".join(lines[-4:])) or "none"
+        return suite.without_folders(" | ".join(lines[-4:])) or "none"
 
     def _stop(self) -> None:
         process = self._process
@@ -194,8 +193,3 @@ class Peer:
             process.wait()
         process.stdout.close()
         self._errors.close()
-
-
-def _without_folders(text: str) -> str:
-    """File names without where they lie on this machine: rows are published."""
-    return re.sub(r"(?<![\w.])(?:/[^\s/\"':|]+)+/", "", text)

@@ -29,7 +29,7 @@ def steps(
       budget: steps, seconds or FLOPs.
       architecture: a network.
       data: the training set; only its shape matters, except for a budget in seconds, for which
-        twelve steps are timed.
+        some steps are timed.
       batch_size: images a step.
       **config: what else `TrainConfig` is given.
 
@@ -44,15 +44,24 @@ def steps(
                 for shape in (data.image_shape, budget.image_shape)
             )
             ratio = max(1.0, here / there)
-        return _at_least_one(budget, architecture, round(budget.amount / ratio), ratio)
+        if budget.amount < ratio:
+            raise ValueError(
+                f"budget must buy at least one step of {architecture.label}: on images as large as "
+                f"these one step counts as {ratio:.3g}; got {budget.amount:g}."
+            )
+        return round(budget.amount / ratio)
     network = architecture.network(data.image_shape)
     if budget.unit == "flops":
         flops = networks.flops_per_image(network, data.image_shape)
         a_step = FORWARDS_A_STEP * flops * batch_size
         return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
-    trial = TrainConfig(steps=12, batch_size=batch_size, eval_examples=1, **config)
+    # On accelerators many steps are one call: as many as training itself would make.
+    number = 12 if jax.default_backend() == "cpu" else 121
+    trial = TrainConfig(
+        steps=number, batch_size=batch_size, eval_every=number, eval_examples=1, **config
+    )
     result = training.train(network, data, trial, key=jax.random.key(0), progress=False)
-    assert result.images_per_s is not None  # twelve steps are more than one
+    assert result.images_per_s is not None  # more than one step was made
     a_step = batch_size / result.images_per_s
     return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
 

@@ -37,7 +37,7 @@ PRESETS: dict[str, Study | LawStudy] = {
             f"{_UNET},per_level=vp_cosine:4",
             "paper_unet:width=16,levels=2,per_level=vp_cosine:4",
         ),
-        budget=Budget(800),
+        budget=Budget(600),
         # The paper's sampler. Heun's second evaluation cannot bear the first step of a grid with
         # four levels: even the affine denoiser's samples are nonsense there.
         solver="ddim",
@@ -62,7 +62,7 @@ PRESETS: dict[str, Study | LawStudy] = {
             for network in (_UNET, "mlp:output=linear")
             for row in ("edm", "x0", "eps", "v")
         ),
-        budget=Budget(800),
+        budget=Budget(600),
         claims=("differ", "unrealistic"),
         **_CHANGES,
     ),
@@ -79,7 +79,7 @@ PRESETS: dict[str, Study | LawStudy] = {
             "resnet:width=32,depth=4,padding=circular",
             "resnet:width=32,depth=2,norm=batch",
         ),
-        budget=Budget(800),
+        budget=Budget(600),
         claims=("sight", "padding", "differ", "unrealistic"),
         **_CHANGES,
     ),

@@ -86,13 +86,12 @@ def run(
         for entry in plan
         if not entry[0].closed_form
     }
+    train_configs = functools.partial(_train_configs, study, plan, references, directory)
+    # Seconds are timed, which waits until the directory is known to be this study's.
+    configs = None if study.budget.unit == "seconds" else train_configs()
     parallel.on_writer(lambda: directory.claim(study, whole, force=force))
     parallel.on_writer(lambda: directory.keep_examples([r.data for r in references.values()]))
-    configs = {
-        entry: _train_config(study, entry[0], references[entry[1]].data, directory.run(*entry))
-        for entry in plan
-        if not entry[0].closed_form
-    }
+    configs = train_configs() if configs is None else configs
     say(cost.describe(study, plan, configs, flops))
 
     started, records = time.perf_counter(), []
@@ -211,29 +210,41 @@ _PRECONDITIONINGS = (
 )
 
 
-def _train_config(
-    study: Study, architecture: Architecture, data: data.ImageData, run_dir: os.PathLike
-) -> TrainConfig:
-    """A row's training; a run that was begun keeps the steps that its budget bought then."""
-    common = {
-        "learning_rate": study.learning_rate,
-        "schedule": study.schedule,
-        "preconditioning": architecture.preconditioning,
-    }
-    architecture.network(data.image_shape)
-    begun = files.begun_steps(run_dir) if study.budget.unit == "seconds" else None
-    steps = begun
-    if steps is None:
-        steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
-        # Networks of one row share what a row has.
-        networks = cost.num_networks(architecture)
-        if steps < networks:
-            raise ValueError(
-                f"budget must buy at least one step for each of the {networks} networks of "
-                f"{architecture.label}; got {steps}."
-            )
-        steps //= networks
-    steps = parallel.same_everywhere(steps)  # a timing differs from process to process
-    return TrainConfig(
-        steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
-    )
+def _train_configs(
+    study: Study, plan: list[Any], references: dict[int, Any], directory: files.StudyDirectory
+) -> dict[Any, TrainConfig]:
+    """The training of every network; its seeds share the steps, and so the compiled programs."""
+    bought: dict[Any, int] = {}
+    made = {}
+    for architecture, n, seed in plan:
+        if architecture.closed_form:
+            continue
+        common = {
+            "learning_rate": study.learning_rate,
+            "schedule": study.schedule,
+            "preconditioning": architecture.preconditioning,
+        }
+        steps = None
+        if study.budget.unit == "seconds":
+            # A run that was begun keeps the steps that its budget bought then.
+            steps = files.begun_steps(directory.run(architecture, n, seed))
+        if steps is None and (architecture, n) not in bought:
+            bought[architecture, n] = _steps(study, architecture, references[n].data, common)
+        steps = bought[architecture, n] if steps is None else steps
+        bought.setdefault((architecture, n), steps)
+        made[architecture, n, seed] = TrainConfig(
+            steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
+        )
+    return made
+
+
+def _steps(study: Study, architecture: Architecture, data: data.ImageData, common: dict) -> int:
+    """What a row's budget buys each of its networks, which share it."""
+    steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
+    networks = cost.num_networks(architecture)
+    if steps < networks:
+        raise ValueError(
+            f"budget must buy at least one step for each of the {networks} networks of "
+            f"{architecture.label}; got {steps}."
+        )
+    return parallel.same_everywhere(steps // networks)  # a timing differs between processes

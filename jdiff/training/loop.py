@@ -130,11 +130,9 @@ def train(
         if not lines:
             lines += [_held_out_line(compiled, state, held_out, step, config)]
         while step < config.steps:
-            stop = min(
-                config.steps,
-                (step // eval_every + 1) * eval_every,
-                (step // checkpoint_every + 1) * checkpoint_every,
-            )
+            stop = min(config.steps, (step // eval_every + 1) * eval_every)
+            if run is not None:  # without a directory nothing is saved
+                stop = min(stop, (step // checkpoint_every + 1) * checkpoint_every)
             state, values = clock.run(compiled, state, training_set, step, stop, bar)
             lines += [{"step": step + i, "loss": float(v)} for i, v in enumerate(values)]
             step = stop

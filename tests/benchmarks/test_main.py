@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import __main__ as cli
 from benchmarks import record
+from jdiff.study import row as study_row
 
 SIZES = ("smoke", "cpu", "accelerator", "pod")
 
@@ -23,6 +24,14 @@ SIZES = ("smoke", "cpu", "accelerator", "pod")
         (["training", "metrics", "--out", "x.json"], "one suite"),
         (["compare", "absent.json", "absent.json"], "absent.json"),
         (["report", "--results", "absent"], "absent holds no results"),
+        (["reprot"], "Close: report"),
+        (["training", "--architectures", "optimal"], "optimal, which is a closed form"),
+        (["training", "--architectures", "mlp:per_level=karras:4"], "one network a level"),
+        (["sampling", "--architectures", "mlp:per_level=karras:4"], "one denoiser each"),
+        (["training", "--architectures", "mlp:width=wide"], "width.*wide"),
+        (["training", "--peer-python", "nowhere"], "interpreter; got nowhere"),
+        (["metrics", "--data", "npz:absent.npz"], "absent.npz"),
+        (["frontier", "--data", "tfds:fashion_mnits"], "fashion_mnits"),
     ],
 )
 def test_bad_input_ends_with_one_line(args, what, capsys):
@@ -56,7 +65,7 @@ def test_architectures_are_those_asked_for():
 
 
 def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
-    """End to end: the optimal denoiser memorizes, and a failing architecture is a row."""
+    """End to end: the optimal denoiser memorizes, an untrained network does not."""
     out = tmp_path / "frontier.json"
     args = ["frontier", "--out", str(out), "--work", str(tmp_path), "--budget", "steps:2"]
     assert cli.main([*args, "--architectures", "optimal", "mlp:width=8,depth=1"]) == 0
@@ -71,7 +80,75 @@ def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
     assert mlp["memorized_fraction"]["mean"] == 0
     assert mlp["realism"]["mean"] < 0.5
     assert "memorizes 1" in capsys.readouterr().out
-    # Asked again, the study's rows are kept: the same numbers, not new timings.
+    # Asked again, it is measured again.
     assert cli.main([*args, "--architectures", "optimal", "mlp:width=8,depth=1"]) == 0
     again = {row["architecture"]: row for row in record.read(out)["rows"]}
-    assert again["optimal"]["sample_images_per_s"] == optimal["sample_images_per_s"]
+    assert again["optimal"]["sample_images_per_s"] != optimal["sample_images_per_s"]
+    assert again["optimal"]["frechet_distance"] == optimal["frechet_distance"]
+
+
+def test_a_killed_frontier_goes_on_from_its_rows(tmp_path, monkeypatch):
+    """Of the same study, code and device; what was done is not done again."""
+    out = tmp_path / "frontier.json"
+    args = ["frontier", "--out", str(out), "--work", str(tmp_path), "--budget", "steps:2"]
+    args += ["--architectures", "linear", "mlp:width=8,depth=1"]
+    made = []
+
+    def kill_at_the_second(*given, **more):
+        made.append(given)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return make(*given, **more)
+
+    make = study_row.make
+    monkeypatch.setattr(study_row, "make", kill_at_the_second)
+    assert cli.main(args) == 130
+    assert not out.exists()
+    assert len(list(tmp_path.glob("frontier-digits-smoke-*.unfinished"))) == 1
+    assert cli.main(args) == 0
+    assert len(made) == 3  # linear, the network that was killed, that network again
+    assert {row["architecture"] for row in record.read(out)["rows"]} == set(args[-2:])
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_an_architecture_with_a_failed_seed_is_a_failed_row(tmp_path, monkeypatch):
+    out = tmp_path / "frontier.json"
+
+    def fail(study, architecture, *given, **more):
+        if architecture.name == "mlp":
+            raise RuntimeError("broke in /home/somebody/x.py")
+        return make(study, architecture, *given, **more)
+
+    make = study_row.make
+    monkeypatch.setattr(study_row, "make", fail)
+    args = ["frontier", "--out", str(out), "--work", str(tmp_path), "--budget", "steps:2"]
+    assert cli.main([*args, "--architectures", "linear", "mlp:width=8,depth=1"]) == 1
+    rows = {row["architecture"]: row for row in record.read(out)["rows"]}
+    assert rows["linear"]["status"] == "ok"
+    mlp = rows["mlp:width=8,depth=1"]
+    assert mlp["status"] == "failed"
+    assert "seed 0: RuntimeError: broke in" in mlp["error"]
+    assert "verdicts" not in mlp
+
+
+WANTED = {
+    "training": ("images_per_s", "mfu", "model_flops_per_s", "compile_seconds", "peak_mb"),
+    "sampling": ("images_per_s", "nfe", "evaluations_per_s", "compile_seconds", "peak_mb"),
+    "frontier": (
+        *("memorized_fraction", "novelty", "realism", "verdicts", "agreement_with_optimal"),
+        *("sample_images_per_s", "seeds", "frechet_distance"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["sampling", "frontier"])
+def test_rows_are_complete(name, tmp_path):
+    """Every row of an architecture has what its suite says; so has training, in .ci/run."""
+    out = tmp_path / "found.json"
+    args = [name, "--out", str(out), "--work", str(tmp_path), "--architectures", "linear"]
+    assert cli.main(args) == 0
+    found = record.read(out)["rows"]
+    rows = [row for row in found if "architecture" in row and "ratio" not in row]
+    assert rows
+    for row in rows:
+        assert set(WANTED[name]) <= set(row)

@@ -27,6 +27,7 @@ def of_seeds(mean: float) -> dict:
 def frontier_row(name: str, memorized: float, realism: float, verdicts: dict) -> dict:
     return {
         **{"case": "digits", "part": name, "architecture": name, "data": "digits"},
+        **{"memorized_control": of_seeds(0.0), "frechet_control": of_seeds(0.1)},
         **{"budget": {"amount": 1000, "unit": "steps", "image_shape": None}, "batch": 64},
         **{"solver": "heun", "sigmas": "karras:18", "num_train": 300, "num_params": 1234},
         **{"steps": 1000, "nfe": 35, "verdicts": verdicts},
@@ -78,7 +79,7 @@ def test_the_page_the_figure_and_readmes_part(training, frontier, tmp_path):
     assert "stale" not in text
     assert "diffusers_unet / jdiff" in text
     figures = [path for path in made if path.suffix == ".png"]
-    assert [path.name for path in figures] == ["frontier-digits-cpu-2-cores.png"]
+    assert [path.name for path in figures] == ["frontier-digits-cpu-2-cores-cpu.png"]
     assert figures[0].read_bytes().startswith(b"\x89PNG")
     assert f"benchmarks/results/{figures[0].name}" in text
     # Written again, nothing changes.
@@ -134,6 +135,14 @@ def test_rates_that_fall_are_slower(frontier):
     lines, count = compare.between(old, new)
     assert count == 1
     assert "2.00 times the time" in lines[0]
+    gone = result("training", [])
+    lines, count = compare.between(old, gone)
+    assert count == 1
+    assert lines[0] == "gone     train mlp, images/s"
+    failed = result("training", [row, {"case": "x", "status": "failed", "error": "broke"}])
+    lines, count = compare.between(old, failed)
+    assert count == 1
+    assert lines[-1] == "fails now x: broke"
     with pytest.raises(ValueError, match="one suite"):
         compare.between(old, frontier)
     with pytest.raises(ValueError, match="one device"):
@@ -160,3 +169,15 @@ def test_spelled_numbers():
     assert tables.spell(0.01234) == "0.0123"
     assert tables.spell_range({"mean": 2.0, "low": 2.0, "high": 2.0}) == "2"
     assert tables.spell_spread({**timed(1, 2, 9), "noisy": True}) == "2 (1 - 9, 5 rounds, noisy)"
+
+
+def test_numbers_without_a_spread_must_differ_by_more():
+    """The minutes of a study, images a second of the frontier."""
+    study = {"case": "demo", "study_seconds": 100.0}
+    old = result("studies", [study])
+    for seconds, worse in ((120.0, 0), (130.0, 1), (75.0, 0)):
+        new = result("studies", [{**study, "study_seconds": seconds}])
+        assert compare.between(old, new)[1] == worse
+    rate = lambda mean: result("frontier", [{"case": "d", "sample_images_per_s": of_seeds(mean)}])
+    assert compare.between(rate(100.0), rate(50.0))[1] == 1
+    assert compare.between(rate(100.0), rate(200.0))[1] == 0

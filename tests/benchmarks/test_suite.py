@@ -1,7 +1,6 @@
 """Suites keep whole rows, go on after a kill, report failures; timings are what they say."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -31,7 +30,8 @@ def test_a_row_a_case_with_where_it_comes_from(out):
     ]
     assert {row["status"] for row in result["rows"]} == {"ok"}
     assert {"device", "versions", "flags", "commit", "command", "date"} <= set(result)
-    assert not out.with_suffix(".partial.json").exists()
+    # Until the whole call, maybe of more suites, is done: it removes the file.
+    assert rows_of(suite.partial_of(out)) == result["rows"]
 
 
 def test_a_failing_case_and_one_without_its_needs_stop_no_other(out, capsys):
@@ -74,24 +74,52 @@ def test_a_killed_suite_leaves_whole_rows_and_goes_on_from_them(out):
     assert [row["value"] for row in rows] == [1, 2]
 
 
+def test_lists_of_settings_are_the_same_settings(out):
+    """A file gives lists back where tuples were."""
+    killed(out, architectures=(), seeds=(0, 1))
+    again = [Case("first", lambda: {"value": 9})]
+    found = suite.run("metrics", "smoke", again, {"architectures": (), "seeds": (0, 1)}, out)
+    assert rows_of(found)[0]["value"] == 1
+
+
+def test_a_row_that_cannot_be_kept_is_a_failure_of_its_case(out):
+    cases = [Case("nan", lambda: {"value": float("nan")}), Case("next", lambda: {"value": 1})]
+    rows = rows_of(suite.run("metrics", "smoke", cases, {}, out))
+    assert [row["status"] for row in rows] == ["failed", "ok"]
+    assert "JSON" in rows[0]["error"]
+
+
+def test_folders_are_not_published(out):
+    def fail() -> dict:
+        raise OSError("no /home/somebody/data/x.npz")
+
+    rows = rows_of(suite.run("metrics", "smoke", [Case("a", fail)], {}, out))
+    assert rows[0]["error"] == "OSError: no x.npz"
+
+
 def test_other_settings_or_another_schema_begin_anew(out, capsys):
     killed(out, data="digits")
     cases = [Case("first", lambda: {"value": 3})]
     assert rows_of(suite.run("metrics", "smoke", cases, {"data": "other"}, out))[0]["value"] == 3
     assert "another settings" in capsys.readouterr().err
 
-    partial = out.with_suffix(".partial.json")
+    partial = suite.partial_of(out)
     partial.write_text(json.dumps({"schema": 1, "rows": []}))
     suite.run("metrics", "smoke", cases, {}, out)
     assert "schema 2" in capsys.readouterr().err
 
 
-def test_a_failed_case_is_tried_again(out):
-    partial = out.with_suffix(".partial.json")
-    failed = {"case": "first", "status": "failed", "error": "x"}
-    record.write(partial, {**record.head("metrics", "smoke", {}), "rows": [failed]})
-    rows = rows_of(suite.run("metrics", "smoke", [Case("first", lambda: {"value": 1})], {}, out))
-    assert [row["status"] for row in rows] == ["ok"]
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_case_that_failed_or_was_skipped_is_tried_again(out, status):
+    """All of it: the rows beside a failed one would else keep the case from being tried."""
+    rows = [
+        {"case": "first", "part": "a", "status": "ok"},
+        {"case": "first", "part": "b", "status": status, "error": "x"},
+    ]
+    head = record.head("metrics", "smoke", {})
+    record.write(suite.partial_of(out), {**head, "rows": rows})
+    made = rows_of(suite.run("metrics", "smoke", [Case("first", lambda: {"value": 1})], {}, out))
+    assert [(row["status"], row["value"]) for row in made] == [("ok", 1)]
 
 
 @pytest.mark.parametrize(
@@ -111,14 +139,15 @@ def test_damaged_results_are_named(out, text, what):
 
 
 def test_the_command_does_not_tell_folders(monkeypatch):
-    given = ["x", "frontier", "--data-dir", "/a/b", "--out=/c/d", "--size", "cpu", "--work", "/e"]
-    monkeypatch.setattr(sys, "argv", given)
+    given = ["frontier", "--data-dir", "/a/b", "--out=/c/d", "--size", "cpu", "--work", "/e"]
+    monkeypatch.setattr(record, "arguments", given)
     assert record.head("frontier", "cpu", {})["command"] == (
         "python -m benchmarks frontier --size cpu"
     )
 
 
 def test_spreads_and_turns():
+    assert timing.spread([1.0, 3.0])["noisy"] is None  # too few to tell
     found = timing.spread([1.0, 2.0, 3.0])
     assert found["p50"] == 2
     assert found["rounds"] == 3
@@ -146,5 +175,8 @@ def test_exponents_are_those_of_a_power_law():
     np.testing.assert_allclose(found["exponent"], 1.7, rtol=1e-12)
     assert found["standard_error"] < 1e-12
     # Noise of one part in a hundred cannot hide in an error of nothing.
+    two = timing.exponent([1.0, 2.0], [3.0, 6.0])
+    np.testing.assert_allclose(two["exponent"], 1.0, rtol=1e-12)
+    assert two["standard_error"] is None
     noisy = timing.exponent(sizes, 3 * sizes**1.7 * np.array([1.01, 0.99, 1.01, 0.99]))
     assert 1e-3 < noisy["standard_error"] < 0.05

@@ -1,0 +1,64 @@
+"""How long does a study take, from the command to its page, everything compiled anew?
+
+Each in a process of its own, as a user starts it. One run: the seconds of minutes of work repeat
+to some percent, and what is asked of them is minutes.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import child
+from benchmarks.suite import Case, Skip
+
+SIZES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "smoke": (("demo", "--budget", "steps:5", "--architectures", "linear", "mlp:width=16"),),
+    "cpu": (
+        ("demo",),
+        ("laws",),
+        ("mlp-width",),
+        ("unet-changes",),
+        ("preconditioning",),
+        ("locality",),
+    ),
+    "accelerator": (("demo", "--architectures", "optimal", "linear", "mlp"),),
+}
+SIZES["pod"] = SIZES["accelerator"]
+
+
+def cases(size: str, options: Any) -> list[Case]:
+    """One case a study."""
+    return [Case(arguments[0], functools.partial(_study, arguments)) for arguments in SIZES[size]]
+
+
+def _study(arguments: tuple[str, ...]) -> dict[str, Any]:
+    if jax.default_backend() not in ("cpu", "gpu"):
+        raise Skip("this process holds the device, which another one could not have too")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "study"
+        command = [sys.executable, "-c", "from jdiff.cli import main; main()", "study"]
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*command, *arguments, "--no-cache", "--out", str(out)],
+            capture_output=True,
+            text=True,
+            env=child.environment(),
+        )
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise RuntimeError(f"ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        results = json.loads((out / "results.json").read_text())
+        page = (out / "report.html").stat().st_size
+    rows = results["rows"]
+    return {
+        **{"command": " ".join(("jdiff study", *arguments, "--no-cache")), "rows": len(rows)},
+        "study_device": results["device"],
+        **{"study_seconds": seconds, "page_mb": page / 2**20},
+    }
