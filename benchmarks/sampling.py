@@ -120,7 +120,6 @@ def _steps(spec: str, steps: tuple, row: Any) -> list[dict[str, Any]]:
 def _host_loop(spec: str, steps: int, at: Any) -> dict[str, Any]:
     shape, batch = at["shape"], at["batch"]
     denoiser, grid = _denoiser(spec, shape, at["train"]), noise.karras(steps)
-    key = jax.random.key(0)
     options = parallel.compiler_options(convolutions=True) or None
 
     def step(denoiser: Any, y: jax.Array, sigma: jax.Array, after: jax.Array) -> jax.Array:
@@ -130,12 +129,12 @@ def _host_loop(spec: str, steps: int, at: Any) -> dict[str, Any]:
     compiled = jax.jit(step, compiler_options=options)
 
     def on_host() -> jax.Array:
-        y = jax.random.normal(key, (batch, *shape), jnp.float32) * grid[0]
+        y = jax.random.normal(jax.random.key(0), (batch, *shape), jnp.float32) * grid[0]
         for sigma, after in zip(grid[:-1], grid[1:], strict=True):
             y = compiled(denoiser, y, np.float32(sigma), np.float32(after))
         return y
 
-    whole = lambda: jdiff.sample(denoiser, key, batch, sigmas=grid, batch_size=batch)
+    whole = lambda: jdiff.sample(denoiser, jax.random.key(0), batch, sigmas=grid, batch_size=batch)
     ways = {"loop on the host, one device": on_host, "jdiff": whole}
     return {
         **{"architecture": spec, "image_shape": list(shape), "steps": steps, "batch": batch},
