@@ -131,6 +131,9 @@ def cases(size: str, options: Any) -> list[Case]:
         for work in ("train", "forward"):
             run = functools.partial(_peer, match, peer, variant, work, options)
             made.append(Case(f"{peer} {variant}, {work}", run))
+    for work in ("train", "forward"):
+        run = functools.partial(_both_tuned, match, work, options)
+        made.append(Case(f"diffusers_unet tuned and jdiff tuned, {work}", run))
     if at["widths"]:
         widths, sides, sweep = at["widths"], at["sides"], at["sweep"]
         made.append(Case("sweep of widths", lambda: _widths(sweep, widths, shape, train)))
@@ -244,22 +247,46 @@ def _transcription(match: Match, work: str) -> dict[str, Any]:
 
 def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dict[str, Any]:
     _one_device()
-    arguments = {
+    with peers.Peer(peer, _asked(match, work, variant), options.pythons) as other:
+        _same_device(other)
+        ours = _ours(match, work, match.steps)
+        ways = {peer: lambda: other.steps(match.steps), "jdiff": ours}
+        return {**match.about, **_of_peer(other), **timing.turns(ways, match.rounds)}
+
+
+def _both_tuned(match: Match, work: str, options: Any) -> dict[str, Any]:
+    """The closest peer and jdiff's bare step, each in a process that keeps its memory."""
+    _one_device()
+    asked = _asked(match, work, "tuned")
+    with (
+        peers.Peer("diffusers_unet", asked, options.pythons) as other,
+        peers.Peer("jdiff_unet", asked) as ours,
+    ):
+        _same_device(other)
+        ways = {
+            "diffusers_unet tuned": lambda: other.steps(match.steps),
+            "jdiff, bare step, memory kept": lambda: ours.steps(match.steps),
+        }
+        return {**match.about, **_of_peer(other), **timing.turns(ways, match.rounds)}
+
+
+def _asked(match: Match, work: str, variant: str) -> dict[str, Any]:
+    """What a peer is told."""
+    return {
         **{"image_shape": list(match.shape), "batch": match.batch},
         **{"channels": list(match.channels), "layers_per_block": 1, "work": work},
         **{"variant": variant, "threads": record.cores()},
     }
-    with peers.Peer(peer, arguments, options.pythons) as other:
-        on_cpu = "cpu" in other.about["device"].lower()
-        if on_cpu != (jax.default_backend() == "cpu"):
-            raise Skip(f"it runs on {other.about['device']}, jdiff on {record.device()}")
-        ours = _ours(match, work, match.steps)
-        ways = {peer: lambda: other.steps(match.steps), "jdiff": ours}
-        return {
-            **match.about,
-            **{f"peer_{name}": value for name, value in other.about.items()},
-            **timing.turns(ways, match.rounds),
-        }
+
+
+def _same_device(other: peers.Peer) -> None:
+    on_cpu = "cpu" in other.about["device"].lower()
+    if on_cpu != (jax.default_backend() == "cpu"):
+        raise Skip(f"it runs on {other.about['device']}, jdiff on {record.device()}")
+
+
+def _of_peer(other: peers.Peer) -> dict[str, Any]:
+    return {f"peer_{name}": value for name, value in other.about.items()}
 
 
 def _widths(sweep: str, widths: tuple, shape: tuple, train: Any) -> list[dict[str, Any]]:

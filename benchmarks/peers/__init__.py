@@ -40,6 +40,7 @@ NAMES = (
     "denoising_diffusion_pytorch_unet",
     "diffusers_unet",
     "hackable_diffusion_unet",
+    "jdiff_unet",
 )
 READY = ("ready", "num_params", "flops_per_image", "device", "versions", "about")
 # glibc keeps what is freed instead of giving it back to the system: a step's page faults cost more

@@ -5,6 +5,7 @@ ahead, no more), the history in one array a call, and never saves weights that a
 """
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -288,9 +289,7 @@ def check_batch_size(
     network: nn.Module, image_shape: tuple[int, int, int], batch_size: int
 ) -> None:
     """Refuses batches that a network with batch statistics cannot take them of, a ValueError."""
-    x, c_noise = jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros((1,), jnp.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), x, c_noise)
-    if not set(variables) - {"params", "intermediates"}:
+    if not _has_statistics(network, tuple(image_shape)):
         return
     devices = parallel.num_devices()
     if batch_size % devices:
@@ -303,6 +302,14 @@ def check_batch_size(
             "batch_size must be at least 2 a device for a network with batch statistics, or every "
             f"feature of one image is divided by itself; got {batch_size} on {devices} device(s)."
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _has_statistics(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a network has variables beside its parameters; traced once."""
+    x, c_noise = jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros((1,), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, c_noise)
+    return bool(set(variables) - {"params", "intermediates"})
 
 
 def _check_finite(lines: list[dict], run: _Run | None) -> None:

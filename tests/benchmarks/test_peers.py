@@ -134,9 +134,9 @@ def test_what_cannot_be_started_is_refused(peer):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_worker_of_this_folder_skips_where_its_package_is_absent(name, tmp_path, monkeypatch):
     # Modules that cannot be imported stand before all others, whatever is installed here.
-    package = {"dewml_unet": "dew", "hackable_diffusion_unet": "hackable_diffusion"}.get(
-        name, "torch"
-    )
+    packages = {"dewml_unet": "dew", "jdiff_unet": "jdiff"}
+    packages["hackable_diffusion_unet"] = "hackable_diffusion"
+    package = packages.get(name, "torch")
     (tmp_path / f"{package}.py").write_text("raise ImportError('absent on purpose')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     arguments = {
