@@ -5,7 +5,7 @@ they are run in turns, A B B A ..., in one process or by two processes of which 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,7 +73,7 @@ def compare(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
     return turns({n: lambda work=work: seconds(work) for n, work in works.items()}, rounds)
 
 
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float | None]:
+def exponent(sizes: Any, values: Any) -> dict[str, Any]:
     """The slope b of value = a size^b, least squares in logarithms, with its standard error.
 
     Two points have no error that could be told: None.

@@ -13,7 +13,7 @@ import jdiff
 from jdiff import data as datasets
 from jdiff import noise
 from jdiff.sampling import sample_key
-from jdiff.study import PRESETS, Budget, LawStudy, Study, run
+from jdiff.study import PRESETS, Budget, LawStudy, Study, cost, run
 
 MLP = "mlp:width=16,depth=2"
 RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" for s in (0, 1, 2))]
@@ -345,7 +345,7 @@ def test_what_could_not_train_is_refused_before_a_file_is_written(tmp_path):
 def test_seeds_share_the_steps_that_seconds_buy(tmp_path, monkeypatch):
     """Timed anew for every seed they would differ, and every seed would compile its own step."""
     bought = iter((3, 4, 5))
-    monkeypatch.setattr(jdiff.study.cost, "steps", lambda *a, **k: next(bought))
+    monkeypatch.setattr(cost, "steps", lambda *a, **k: next(bought))
     study = Study(
         name="timed", architectures=(MLP,), num_train=(24,), seeds=(0, 1, 2), num_samples=20,
         budget=Budget(1, "seconds"), sigmas="karras:3", batch_size=8,
