@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-import jdiff
 from benchmarks import (
     closed_forms,
     compare,
     frontier,
+    images,
     metrics,
     record,
     report,
@@ -30,7 +30,7 @@ from benchmarks import (
     suite,
 )
 from benchmarks import training as training_suite
-from jdiff.study import Architecture, Budget
+from jdiff.study import Budget
 
 SUITES: dict[str, Callable[[str, Any], list[suite.Case]]] = {
     "training": training_suite.cases,
@@ -83,11 +83,6 @@ class Options:
     work: Path = Path("runs/benchmarks")
     peer_python: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     progress: bool = False
-
-    @property
-    def pythons(self) -> list[str]:
-        """The interpreters in which peers are looked for, this one first."""
-        return [sys.executable, *map(str, self.peer_python)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +179,8 @@ def _check(suites: tuple[str, ...], options: Options) -> None:
     for python in options.peer_python:
         if not shutil.which(python):
             raise ValueError(f"--peer-python must be an interpreter; got {python}.")
-    for spec in options.architectures:
-        Architecture.parse(spec)
     if options.data is not None:
-        jdiff.data.load(options.data, data_dir=options.data_dir)
+        images.load(options.data, options.data_dir)
     if options.budget is not None:
         budget = Budget.parse(options.budget)
         if budget.unit == "steps" and budget.amount < 1:

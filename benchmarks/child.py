@@ -1,4 +1,4 @@
-"""Work in a process of its own, whose memory is its own: it prints numbers and ends."""
+"""Work in a process of its own, whose memory is its own."""
 
 import os
 import subprocess
@@ -16,15 +16,23 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": root if found is None else f"{root}:{found}"}
 
 
-def numbers(code: str, count: int) -> list[float]:
-    """The last `count` numbers that a Python program prints.
+def run(code: str, *arguments: str) -> str:
+    """What a Python program prints.
 
     Raises:
       RuntimeError: if it fails, with the end of what it wrote.
     """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
     )
     if done.returncode:
         raise RuntimeError(f"ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return [float(word) for word in done.stdout.split()[-count:]]
+    return done.stdout
+
+
+def numbers(code: str, count: int) -> list[float]:
+    """The last `count` numbers that a Python program prints; a RuntimeError if it fails."""
+    return [float(word) for word in run(code).split()[-count:]]

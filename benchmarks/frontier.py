@@ -16,6 +16,7 @@ from typing import Any
 
 import jdiff
 from benchmarks import record
+from benchmarks.images import load
 from benchmarks.suite import Case, Skip
 from jdiff.study import Budget, Study
 
@@ -77,17 +78,18 @@ def cases(size: str, options: Any) -> list[Case]:
 
 def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dict[str, Any]]:
     try:
-        whole = jdiff.data.load(study.data, data_dir=options.data_dir)
+        whole = load(study.data, options.data_dir)
     except (ValueError, FileNotFoundError) as error:
         if not may_lack:
             raise
         raise Skip(f"{error} Say where it lies with --data-dir.") from None
     numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
     study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
-    directory = folder(options.work, study, size)
+    head = record.head("frontier", size, {})
+    directory = folder(options.work, study, head)
     rows = jdiff.study.run(
         study, directory, data_dir=options.data_dir, progress=options.progress,
-        command=record.head("frontier", size, {})["command"],
+        command=head["command"],
     )  # fmt: skip
     about = {
         **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
@@ -101,16 +103,15 @@ def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dic
     return found
 
 
-def folder(work: Path, study: Study, size: str) -> Path:
+def folder(work: Path, study: Study, head: dict[str, Any]) -> Path:
     """Where an unfinished frontier lies: a killed call of the same study, code and device goes on.
 
     Its name without the ending is where it lies when finished, with its samples and page.
     """
-    head = record.head("frontier", size, {})
     of = {name: head[name] for name in ("device", "versions", "flags", "commit")}
     text = json.dumps([dataclasses.asdict(study), of], sort_keys=True)
     data = study.data.replace(":", "-").replace("/", "-")
-    return work / f"frontier-{data}-{size}-{zlib.crc32(text.encode()):08x}{_UNFINISHED}"
+    return work / f"frontier-{data}-{head['size']}-{zlib.crc32(text.encode()):08x}{_UNFINISHED}"
 
 
 def _part(group: list[Any], study: Study) -> str:

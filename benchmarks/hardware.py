@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
+from jdiff import parallel
 
 _CHAIN = 10  # products a call, so that a call is much longer than its start
 
@@ -33,6 +34,24 @@ def matmul_peak(size: str) -> dict[str, float]:
     return found
 
 
+def share_of_peak(flops_per_s: float, dtype: str, peak: dict[str, float]) -> dict[str, Any]:
+    """{"model_flops_per_s", "peak_flops_per_s", "mfu"} of work on all devices.
+
+    Args:
+      flops_per_s: of the model.
+      dtype: that it computes in.
+      peak: one device's, as `matmul_peak` gives it.
+    """
+    # Simulated devices of one CPU share its peak.
+    devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
+    most = peak[dtype] * devices
+    return {
+        "model_flops_per_s": flops_per_s,
+        "peak_flops_per_s": most,
+        "mfu": flops_per_s / most,
+    }
+
+
 @contextlib.contextmanager
 def peak_memory() -> Iterator[dict[str, Any]]:
     """Fills {"peak_mb", "peak_of"} when it is left.
@@ -51,16 +70,16 @@ def peak_memory() -> Iterator[dict[str, Any]]:
             found |= {"peak_mb": peak() / 2**20, "peak_of": "the device, weights and data included"}
         return
     try:
-        before = resident("VmRSS")
+        before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark counts from here
     except OSError:  # another system
         yield found
         return
     yield found
-    found |= {"peak_mb": resident("VmHWM") - before, "peak_of": "the process, beyond before"}
+    found |= {"peak_mb": _resident("VmHWM") - before, "peak_of": "the process, beyond before"}
 
 
-def resident(field: str) -> float:
+def _resident(field: str) -> float:
     """A line of /proc/self/status in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024

@@ -6,8 +6,6 @@ at two sizes of the training set: its memory must not grow with it.
 """
 
 import math
-import time
-from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -17,6 +15,7 @@ import numpy as np
 
 import jdiff
 from benchmarks import child, hardware, timing
+from benchmarks.images import load
 from benchmarks.suite import Case
 from jdiff import noise
 from jdiff.denoisers import RandomPolynomialDenoiser
@@ -61,7 +60,7 @@ def cases(size: str, options: Any) -> list[Case]:
 
 def _images(n: int, side: int, options: Any) -> np.ndarray:
     if options.data is not None:
-        return jdiff.data.load(options.data, data_dir=options.data_dir).images[:n]
+        return load(options.data, options.data_dir).images[:n]
     return np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
 
 
@@ -92,23 +91,19 @@ def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
         return {**row, "fit_seconds": fit_once(n, side, features, levels)[0]}
     arguments = f"{n}, {side}, {features}, {levels}"
     code = f"from benchmarks.linear_denoiser import fit_once; print(*fit_once({arguments}))"
-    seconds, peak, before = child.numbers(code, 3)
-    memory = None if math.isnan(peak) else peak - before
+    seconds, memory = child.numbers(code, 2)
+    memory = None if math.isnan(memory) else memory
     return {**row, "fit_seconds": seconds, "peak_mb_beyond_data": memory}
 
 
-def fit_once(n: int, side: int, features: int, levels: int) -> tuple[float, float, float]:
-    """Seconds of a fit, compilation included; the process's peak memory, and that before, MB."""
+def fit_once(n: int, side: int, features: int, levels: int) -> tuple[float, float]:
+    """Seconds of a fit, compilation included, and MB beyond what was there; NaN if not told."""
     images = np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
     jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
-    told = Path("/proc/self/clear_refs").exists()  # of Linux; elsewhere no memory is told
-    before = hardware.resident("VmRSS") if told else math.nan
-    if told:
-        Path("/proc/self/clear_refs").write_text("5")
-    started = time.perf_counter()
-    denoiser = RandomPolynomialDenoiser.fit(
+    fit = lambda: RandomPolynomialDenoiser.fit(
         images, 3, noise.karras(levels), jax.random.key(0), features, num_draws=4
     )
-    jax.block_until_ready(denoiser.coefficients)
-    seconds = time.perf_counter() - started
-    return seconds, hardware.resident("VmHWM") if told else math.nan, before
+    with hardware.peak_memory() as memory:
+        seconds = timing.seconds(fit)
+    peak = memory["peak_mb"]
+    return seconds, math.nan if peak is None else peak

@@ -15,6 +15,7 @@ import numpy as np
 
 import jdiff
 from benchmarks import hardware, timing
+from benchmarks.images import load
 from benchmarks.suite import Case
 
 # Training images, then those of the sweep; queries of the sweep; rounds.
@@ -34,7 +35,7 @@ def cases(size: str, options: Any) -> list[Case]:
     num, sizes, queries, rounds = SIZES[size]
     images = lambda n=num: _images(n, options)
     if options.data is not None:  # of which there may be fewer
-        have = jdiff.data.load(options.data, data_dir=options.data_dir)
+        have = load(options.data, options.data_dir)
         if have.images.dtype != np.uint8:
             raise ValueError(f"data must be uint8 images for closed_forms; got {options.data}.")
         num = min(num, have.num_train)
@@ -52,7 +53,7 @@ def cases(size: str, options: Any) -> list[Case]:
 def _images(n: int, options: Any) -> np.ndarray:
     """Real images if a data set is named, else smooth random ones; the last 40 are near twins."""
     if options.data is not None:
-        images = jdiff.data.load(options.data, data_dir=options.data_dir).images[:n].copy()
+        images = load(options.data, options.data_dir).images[:n].copy()
     else:
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (n, 7, 7, 1), dtype=np.uint8)

@@ -3,6 +3,7 @@
 Copies lie at the right, creations above at the left, nonsense below at the left.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def frontier(rows: list[dict[str, Any]], title: str, path: Path) -> None:
         figure = Figure(figsize=(9.6, 5.4), dpi=120)
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.075, 0.11, 0.60, 0.78))
+        rows = _ordered(rows)
         _draw(axes, rows)
         figure.text(0.075, 0.94, title, color=_INK, fontsize=12, weight="bold")
         _key(figure, rows)
@@ -41,7 +43,7 @@ def frontier(rows: list[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for row in _ordered(rows):
+    for row in rows:
         x, y = row["memorized_fraction"], row["realism"]
         color = COLORS[_word(row)]
         axes.plot([x["low"], x["high"]], [y["mean"]] * 2, color=color, lw=1.2, alpha=0.6, zorder=2)
@@ -49,7 +51,7 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         axes.scatter(
             x["mean"], y["mean"], s=_area(row), color=color, alpha=0.55, edgecolor=color, zorder=3
         )
-    _number_points(axes, _ordered(rows))
+    _number_points(axes, rows)
     axes.set(xlim=(-0.06, 1.06), ylim=(-0.07, max(1.2, _top(rows))))
     axes.set_xlabel("memorized fraction of the samples", color=_MUTED, fontsize=10)
     axes.set_ylabel("realism: precision over that of held-out images", color=_MUTED, fontsize=10)
@@ -85,7 +87,7 @@ def places(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
 def _key(figure: Any, rows: list[dict[str, Any]]) -> None:
     """The architectures by their numbers, coloured by verdict, and what the sizes mean."""
     y = 0.89
-    for number, row in enumerate(_ordered(rows), 1):
+    for number, row in enumerate(rows, 1):
         rate = (row["sample_images_per_s"] or {}).get("mean", 0)
         said = ", ".join(row["verdicts"]) if len(row["verdicts"]) > 1 else _word(row)
         figure.text(0.70, y, f"{number}", color=COLORS[_word(row)], fontsize=8.5, weight="bold")
@@ -106,8 +108,6 @@ def _key(figure: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _area(row: dict[str, Any]) -> float:
-    import math
-
     rate = (row["sample_images_per_s"] or {}).get("mean") or 1
     return 40 + 90 * max(0.0, math.log10(rate))
 

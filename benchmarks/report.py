@@ -67,7 +67,7 @@ def part(found: list[dict[str, Any]]) -> str:
     lines = []
     for result in found:
         for data, rows in frontiers(result):
-            title = f"{data}, {_where(result)}"
+            title = f"{data}, on {_short(result)}"
             lines += [f"![Realism against memorization: {title}](benchmarks/results/"
                       f"{figure(result, data)})", ""]  # fmt: skip
             budget = rows[0]["budget"]
@@ -142,7 +142,3 @@ def _short(result: dict[str, Any]) -> str:
     if "CPU" in device:
         device = f"CPU, {device.rsplit(', ', 1)[-1].rstrip(')')}"
     return device if count == "1" else f"{count} x {device}"
-
-
-def _where(result: dict[str, Any]) -> str:
-    return f"on {_short(result)}"

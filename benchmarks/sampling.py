@@ -105,9 +105,7 @@ def _sample(spec: str, solver: str, steps: int, at: Any, peak: dict[str, float])
         network = denoiser.module
         flops = networks.flops_per_image(network, shape)
         dtype = getattr(network, "dtype", "float32")
-        row["model_flops_per_s"] = flops * row["evaluations_per_s"]
-        devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
-        row["mfu"] = row["model_flops_per_s"] / (peak[dtype] * devices)
+        row |= hardware.share_of_peak(flops * row["evaluations_per_s"], dtype, peak)
     return row
 
 

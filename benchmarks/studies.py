@@ -6,8 +6,6 @@ to some percent, and what is asked of them is minutes.
 
 import functools
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,17 +41,10 @@ def _study(arguments: tuple[str, ...]) -> dict[str, Any]:
         raise Skip("this process holds the device, which another one could not have too")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "study"
-        command = [sys.executable, "-c", "from jdiff.cli import main; main()", "study"]
         started = time.perf_counter()
-        done = subprocess.run(
-            [*command, *arguments, "--no-cache", "--out", str(out)],
-            capture_output=True,
-            text=True,
-            env=child.environment(),
-        )
+        program = "from jdiff.cli import main; main()"
+        child.run(program, "study", *arguments, "--no-cache", "--out", str(out))
         seconds = time.perf_counter() - started
-        if done.returncode:
-            raise RuntimeError(f"ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         results = json.loads((out / "results.json").read_text())
         page = (out / "report.html").stat().st_size
     rows = results["rows"]

@@ -137,20 +137,20 @@ def _differences(rows: list[dict[str, Any]]) -> list[tuple[str, list[str], list[
             continue
         versions = ", ".join(f"{n} {v}" for n, v in row.get("peer_versions", {}).items())
         said = "; ".join(filter(None, (row.get("peer_about"), row.get("about"))))
-        counts = [
-            DASH
-            if key not in row
-            else f"{row[key] / 1e6:.3g} M / {row['peer_' + key] / 1e6:.3g} M"
-            if "peer_" + key in row
-            else DASH
-            for key in ("num_params", "flops_per_image")
-        ]
+        counts = [_both(row, key) for key in ("num_params", "flops_per_image")]
         line = [versions, *counts, said]
         lines.setdefault(tuple(line), [name(row), *line])
     if not lines:
         return []
     head = ["what", "versions", "parameters: jdiff / other", "FLOPs an image", "what differs"]
     return [("alternatives", head, list(lines.values()))]
+
+
+def _both(row: dict[str, Any], key: str) -> str:
+    """A count of jdiff's and of the other's, where both are told."""
+    if not {key, f"peer_{key}"} <= set(row):
+        return DASH
+    return f"{row[key] / 1e6:.3g} M / {row[f'peer_{key}'] / 1e6:.3g} M"
 
 
 _COLUMNS = (

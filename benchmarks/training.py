@@ -163,15 +163,11 @@ def _train(
     rates = timing.spread([train().images_per_s for _ in range(rounds)])
     flops = networks.flops_per_image(network, shape)
     dtype = getattr(network, "dtype", "float32")
-    model_flops = 3 * flops * rates["p50"]
-    # Simulated devices of one CPU share its peak.
-    devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
     return {
         **{"architecture": spec, "image_shape": list(shape), "batch": batch, "dtype": dtype},
         **{"num_params": networks.num_params(network, shape), "flops_per_image": flops},
         **{"images_per_s": rates, "step_seconds": batch / rates["p50"]},
-        **{"model_flops_per_s": model_flops, "peak_flops_per_s": peak[dtype] * devices},
-        "mfu": model_flops / (peak[dtype] * devices),
+        **hardware.share_of_peak(3 * flops * rates["p50"], dtype, peak),
         **{"compile_seconds": compile_seconds, "compiled": "the step"},
         **memory,
     }
@@ -247,7 +243,7 @@ def _transcription(match: Match, work: str) -> dict[str, Any]:
 
 def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dict[str, Any]:
     _one_device()
-    with peers.Peer(peer, _asked(match, work, variant), options.pythons) as other:
+    with peers.Peer(peer, _asked(match, work, variant), options.peer_python) as other:
         _same_device(other)
         ours = _ours(match, work, match.steps)
         ways = {peer: lambda: other.steps(match.steps), "jdiff": ours}
@@ -259,7 +255,7 @@ def _both_tuned(match: Match, work: str, options: Any) -> dict[str, Any]:
     _one_device()
     asked = _asked(match, work, "tuned")
     with (
-        peers.Peer("diffusers_unet", asked, options.pythons) as other,
+        peers.Peer("diffusers_unet", asked, options.peer_python) as other,
         peers.Peer("jdiff_unet", asked) as ours,
     ):
         _same_device(other)

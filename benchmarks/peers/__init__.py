@@ -59,7 +59,7 @@ class Peer:
       about: what it said when it was ready (see the head of this file), from the block's start.
 
     Example:
-      with Peer("diffusers_unet", arguments, options.pythons) as peer:
+      with Peer("diffusers_unet", arguments, options.peer_python) as peer:
           timing.turns({"jdiff": lambda: ours(5), "diffusers": lambda: peer.steps(5)}, rounds=7)
     """
 
