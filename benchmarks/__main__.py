@@ -67,7 +67,7 @@ class Options:
       budget: Of frontier: steps:N, seconds:N or flops:N for every network.
       seeds: Of frontier: training seeds.
       out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json.
-      work: Where frontier keeps its studies, with their samples and pages.
+      work: Where frontier and studies keep what they ran, with its samples and pages.
       peer_python: Another Python to look for peers in; may be given several times.
       progress: Progress bars.
     """

@@ -1,12 +1,12 @@
 """How long does a study take, from the command to its page, everything compiled anew?
 
-Each in a process of its own, as a user starts it. One run: the seconds of minutes of work repeat
-to some percent, and what is asked of them is minutes.
+Each in a process of its own, as a user starts it, into a folder of the work folder, where its page
+can be looked at. One run: the seconds of minutes of work repeat to some percent, and what is asked
+of them is minutes.
 """
 
 import functools
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,23 +33,24 @@ SIZES["pod"] = SIZES["accelerator"]
 
 def cases(size: str, options: Any) -> list[Case]:
     """One case a study."""
-    return [Case(arguments[0], functools.partial(_study, arguments)) for arguments in SIZES[size]]
+    folder = options.work / f"studies-{size}"
+    return [
+        Case(arguments[0], functools.partial(_study, arguments, folder / arguments[0]))
+        for arguments in SIZES[size]
+    ]
 
 
-def _study(arguments: tuple[str, ...]) -> dict[str, Any]:
+def _study(arguments: tuple[str, ...], out: Path) -> dict[str, Any]:
     if jax.default_backend() not in ("cpu", "gpu"):
         raise Skip("this process holds the device, which another one could not have too")
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "study"
-        started = time.perf_counter()
-        program = "from jdiff.cli import main; main()"
-        child.run(program, "study", *arguments, "--no-cache", "--out", str(out))
-        seconds = time.perf_counter() - started
-        results = json.loads((out / "results.json").read_text())
-        page = (out / "report.html").stat().st_size
-    rows = results["rows"]
+    started = time.perf_counter()
+    program = "from jdiff.cli import main; main()"
+    child.run(program, "study", *arguments, "--no-cache", "--force", "--out", str(out))
+    seconds = time.perf_counter() - started
+    results = json.loads((out / "results.json").read_text())
+    page = (out / "report.html").stat().st_size
     return {
-        **{"command": " ".join(("jdiff study", *arguments, "--no-cache")), "rows": len(rows)},
-        "study_device": results["device"],
+        "command": " ".join(("jdiff study", *arguments, "--no-cache")),
+        **{"rows": len(results["rows"]), "study_device": results["device"]},
         **{"study_seconds": seconds, "page_mb": page / 2**20},
     }
