@@ -18,6 +18,7 @@ import jdiff
 from benchmarks import record
 from benchmarks.images import load
 from benchmarks.suite import Case, Skip
+from jdiff import report
 from jdiff.study import Budget, Study
 
 ARCHITECTURES = (
@@ -95,7 +96,7 @@ def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dic
         **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
         **{"batch": study.batch_size, "solver": study.solver, "sigmas": study.sigmas},
     }
-    found = [{"part": _part(group, study), **about, **_row(group)} for group in _groups(rows)]
+    found = [{"part": one.name, **about, **_row(one)} for one in report.group(rows)]
     # Finished: asked again, it is measured again.
     done = directory.with_name(directory.name.removesuffix(_UNFINISHED))
     shutil.rmtree(done, ignore_errors=True)
@@ -114,34 +115,20 @@ def folder(work: Path, study: Study, head: dict[str, Any]) -> Path:
     return work / f"frontier-{data}-{head['size']}-{zlib.crc32(text.encode()):08x}{_UNFINISHED}"
 
 
-def _part(group: list[Any], study: Study) -> str:
-    label = group[0].label
-    several = len(study.num_train) > 1
-    return f"{label}, {group[0].record['num_train']} images" if several else label
-
-
-def _groups(rows: list[Any]) -> list[list[Any]]:
-    found: dict[Any, list] = {}
-    for row in rows:
-        found.setdefault((row.record["label"], row.record["num_train"]), []).append(row)
-    return list(found.values())
-
-
-def _row(runs: list[Any]) -> dict[str, Any]:
+def _row(one: report.Group) -> dict[str, Any]:
     """One architecture: means and ranges over the seeds that finished."""
-    whole = [run for run in runs if not run.failed]
-    first = (whole or runs)[0].record
+    whole = one.runs
+    first = (whole or one.rows)[0].record
     row: dict[str, Any] = {
         **{"architecture": first["label"], "num_train": first["num_train"]},
         "seeds": [run.record["seed"] for run in whole],
     }
-    errors = [f"seed {run.record['seed']}: {run.record['error']}" for run in runs if run.failed]
+    errors = [f"seed {run.record['seed']}: {run.error}" for run in one.rows if run.failed]
     if errors:  # what fewer seeds say is not set beside what all of them do
         return row | {"status": "failed", "error": "; ".join(errors)}
-    number = lambda *path: _over_seeds([run.entry(*path) for run in whole])
+    number = lambda *path: _spread(one.spread(*path))
     value = lambda name: number("measures", name, "value")
     control = lambda name: number("measures", name, "control")
-    words = [run.record["verdict"]["word"] for run in whole]
     return row | {
         "num_params": first["num_params"],
         "flops_per_image": first["flops_per_image"],
@@ -160,15 +147,14 @@ def _row(runs: list[Any]) -> dict[str, Any]:
         "frechet_distance": value("frechet_distance"),
         "frechet_control": control("frechet_distance"),
         "agreement_with_optimal": value("pearson_r_to_optimal"),
-        "verdicts": {word: words.count(word) for word in dict.fromkeys(words)},
+        "verdicts": dict(one.counts),
     }
 
 
-def _over_seeds(values: list[Any]) -> dict[str, float] | None:
-    known = [float(value) for value in values if value is not None]
-    if not known:
+def _spread(spread: report.Spread) -> dict[str, float] | None:
+    if spread.mean is None:
         return None
-    return {"mean": sum(known) / len(known), "low": min(known), "high": max(known)}
+    return {"mean": spread.mean, "low": spread.low, "high": spread.high}
 
 
 def _ratio(value: dict | None, control: dict | None) -> dict[str, float] | None:

@@ -120,7 +120,19 @@ class Group:
 
 
 def group(rows: Sequence[Row]) -> list[Group]:
-    """The rows by label and training size, in the order in which these appear."""
+    """Puts the training seeds of an architecture together.
+
+    Args:
+      rows: of one study, as `jdiff.study.run` returns them.
+
+    Returns:
+      One group a label and training size, in the order in which these appear.
+
+    Example:
+      >>> records = [{"label": "mlp", "status": "ok", "seed": s, "nfe": 35} for s in (0, 1)]
+      >>> [(one.name, one.spread("nfe").mean) for one in group([Row(r) for r in records])]
+      [('mlp', 35.0)]
+    """
     members: dict[tuple[str, Any], list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault((row.label, row.record.get("num_train")), []).append(i)

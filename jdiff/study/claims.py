@@ -11,50 +11,19 @@ Sources: Levine and Weiss 2026, arXiv 2605.16415 (changes of a UNet, width of an
 Ganguli 2025, arXiv 2412.20292 (locality and equivariance).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jdiff import _check
+from jdiff.report import Group, Row, group
+from jdiff.report.groups import LEAST_SEEDS, chance
 from jdiff.study.closed_forms import CLOSED_FORMS
 
-LEAST_SEEDS = 3
 # What two are told apart by: one measure, or chance finds a difference in one of many.
 _TOLD_BY = "frechet_distance"
 _FALSE_ALARM = 0.05  # of a correlation
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of one network on one training set, one a seed; failed ones are counted alone."""
-
-    label: str
-    name: str
-    options: Mapping[str, Any]
-    records: tuple[Mapping[str, Any], ...]
-    failed: int
-
-    def values(self, measure: str) -> np.ndarray:
-        """One number a finished run; of a measure with one a noise level their mean."""
-        found = [r["measures"][measure]["value"] for r in self.records if measure in r["measures"]]
-        return np.array([np.mean(value) for value in found], np.float64)
-
-    def mostly(self, word: str) -> bool:
-        """Whether more than half of the finished runs have a verdict."""
-        words = [record["verdict"]["word"] for record in self.records]
-        return 2 * words.count(word) > len(words)
-
-    def range(self, measure: str) -> str:
-        """The range over seeds, printed."""
-        values = self.values(measure)
-        if not len(values):
-            return "–"
-        low, high = values.min(), values.max()
-        return f"{low:.4g}" if low == high else f"{low:.4g}–{high:.4g}"
-
 
 Judged = tuple[bool | None, str]
 
@@ -73,7 +42,7 @@ def of(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[dict[
       ValueError: on a name that is not a key of `CLAIMS`.
     """
     sizes = {record["num_train"] for record in records}
-    groups = _groups(records)
+    groups = _networks(records)
     made = []
     for name in names:
         sentence, judge = CLAIMS[_check.choice("claim", name, CLAIMS)]
@@ -82,30 +51,54 @@ def of(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[dict[
         else:
             shown, evidence = judge(groups)
         lost = [
-            f"{g.label} ({g.failed} of {g.failed + len(g.records)})" for g in groups if g.failed
+            f"{g.name} ({len(g.rows) - len(g.runs)} of {len(g.rows)})"
+            for g in groups
+            if len(g.runs) < len(g.rows)
         ]
         evidence += f" Failed runs are left out: {', '.join(lost)}." if lost else ""
         made.append({"claim": sentence, "shown": shown, "evidence": evidence})
     return made
 
 
-def _groups(records: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """The networks, in the order of the records, with their runs."""
-    found: dict[str, list] = {}
-    for record in records:
-        own_grid = "per_level" in (record["options"] or {})
-        if record["architecture"] not in CLOSED_FORMS and not own_grid:
-            found.setdefault(record["label"], []).append(record)
-    return [
-        Group(
-            label,
-            rows[0]["architecture"],
-            rows[0]["options"] or {},
-            tuple(row for row in rows if row["status"] == "ok"),
-            sum(row["status"] != "ok" for row in rows),
-        )
-        for label, rows in found.items()
-    ]
+def _networks(records: Sequence[Mapping[str, Any]]) -> list[Group]:
+    """The networks that can be compared, in the order of the records, with their runs."""
+    own_grid = lambda record: "per_level" in (record["options"] or {})
+    return group(
+        [
+            Row(record)
+            for record in records
+            if record["architecture"] not in CLOSED_FORMS and not own_grid(record)
+        ]
+    )
+
+
+def _kind(network: Group) -> str:
+    return network.rows[0].record["architecture"]
+
+
+def _options(network: Group) -> Mapping[str, Any]:
+    return network.rows[0].record["options"] or {}
+
+
+def _values(network: Group, measure: str) -> np.ndarray:
+    """One number a finished run; of a measure with one a noise level their mean."""
+    found = [row.measure(measure) for row in network.runs]
+    return np.array([np.mean(entry["value"]) for entry in found if entry], np.float64)
+
+
+def _range(network: Group, measure: str) -> str:
+    """The range over seeds, printed."""
+    values = _values(network, measure)
+    if not len(values):
+        return "–"
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _mostly(network: Group, word: str) -> bool:
+    """Whether more than half of the finished runs have a verdict."""
+    words = [row.verdict.get("word") for row in network.runs]
+    return 2 * words.count(word) > len(words)
 
 
 def _changes(groups: list[Group]) -> tuple[Group | None, list[Group], str]:
@@ -113,12 +106,12 @@ def _changes(groups: list[Group]) -> tuple[Group | None, list[Group], str]:
     if not groups:
         return None, [], "The study has no network."
     first = groups[0]
-    others = [g for g in groups[1:] if g.name == first.name and g.records]
-    if len(first.records) < LEAST_SEEDS:
-        return None, [], f"{first.label} has fewer than {LEAST_SEEDS} finished seeds."
-    others = [g for g in others if len(g.records) >= LEAST_SEEDS]
+    others = [g for g in groups[1:] if _kind(g) == _kind(first) and g.runs]
+    if len(first.runs) < LEAST_SEEDS:
+        return None, [], f"{first.name} has fewer than {LEAST_SEEDS} finished seeds."
+    others = [g for g in others if len(g.runs) >= LEAST_SEEDS]
     if not others:
-        return None, [], f"No change of {first.label} has {LEAST_SEEDS} finished seeds."
+        return None, [], f"No change of {first.name} has {LEAST_SEEDS} finished seeds."
     return first, others, ""
 
 
@@ -127,15 +120,14 @@ def _differ(groups: list[Group]) -> Judged:
     if first is None:
         return None, why
     apart, alike = [], []
-    for group in others:
-        words = f"{group.label} ({group.range(_TOLD_BY)})"
-        (apart if _apart(group.values(_TOLD_BY), first.values(_TOLD_BY)) else alike).append(words)
-    seeds = min(len(g.records) for g in (first, *others))
-    chance = 2 / math.comb(2 * seeds, seeds)
+    for one in others:
+        words = f"{one.name} ({_range(one, _TOLD_BY)})"
+        (apart if _apart(_values(one, _TOLD_BY), _values(first, _TOLD_BY)) else alike).append(words)
+    seeds = min(len(g.runs) for g in (first, *others))
     evidence = (
         f"{len(apart)} of {len(others)} changes leave the range that the Fréchet distance of "
-        f"{first.label} has over its seeds ({first.range(_TOLD_BY)}); by chance each would in "
-        f"{chance:.0%} of cases."
+        f"{first.name} has over its seeds ({_range(first, _TOLD_BY)}); by chance each would in "
+        f"{chance(seeds):.0%} of cases."
     )
     evidence += f" Outside: {', '.join(apart)}." if apart else ""
     evidence += f" Within: {', '.join(alike)}." if alike else ""
@@ -146,32 +138,31 @@ def _unrealistic(groups: list[Group]) -> Judged:
     first, others, why = _changes(groups)
     if first is None:
         return None, why
-    bad = [group for group in others if group.mostly("unrealistic")]
-    named = ", ".join(f"{g.label} (precision {g.range('precision')})" for g in bad)
+    bad = [g for g in others if _mostly(g, "unrealistic")]
+    named = ", ".join(f"{g.name} (precision {_range(g, 'precision')})" for g in bad)
     evidence = f"{len(bad)} of {len(others)} changes are unrealistic in most of their runs"
     evidence += f": {named}. " if bad else ". "
-    unchanged = "is unrealistic too" if first.mostly("unrealistic") else "is not"
-    evidence += f"{first.label} {unchanged} (precision {first.range('precision')})."
-    if first.mostly("unrealistic"):
+    unchanged = "is unrealistic too" if _mostly(first, "unrealistic") else "is not"
+    evidence += f"{first.name} {unchanged} (precision {_range(first, 'precision')})."
+    if _mostly(first, "unrealistic"):
         return None, evidence
     return 4 * len(bad) >= len(others), evidence
 
 
 def _width(groups: list[Group]) -> Judged:
-    kinds = {g.name for g in groups}
-    sized = [(g.options["width"], g) for g in groups if "width" in g.options and g.records]
+    kinds = {_kind(g) for g in groups}
+    sized = [(_options(g)["width"], g) for g in groups if "width" in _options(g) and g.runs]
     sized.sort(key=lambda pair: pair[0])
     if len(kinds) > 1 or len({width for width, _ in sized}) < max(3, len(sized)):
         return None, "The study is not one network at three or more widths."
-    create = [width for width, g in sized if g.mostly("creates")]
-    copy = [width for width, g in sized if g.mostly("memorizes")]
+    create = [width for width, g in sized if _mostly(g, "creates")]
+    copy = [width for width, g in sized if _mostly(g, "memorizes")]
     words = ", ".join(
-        f"{width}: {g.records[0]['verdict']['word']} ({g.range('memorized_fraction')})"
-        for width, g in sized
+        f"{width}: {g.said} ({_range(g, 'memorized_fraction')})" for width, g in sized
     )
     evidence = (
-        f"Most runs create at widths {_list(create)} and memorize at {_list(copy)}. By width, the "
-        f"first seed's verdict and the memorized fraction: {words}."
+        f"Most runs create at widths {_list(create)} and memorize at {_list(copy)}. By width, "
+        f"verdicts and the memorized fraction: {words}."
     )
     return bool(create and copy and max(create) < min(copy)), evidence
 
@@ -181,9 +172,9 @@ def _sight(groups: list[Group]) -> Judged:
 
     name = "explained_by samples of optimal pearson_r"
     pairs = [
-        (group.records[0]["receptive_field"], group.values(name).mean())
-        for group in groups
-        if group.records and group.records[0].get("receptive_field") and len(group.values(name))
+        (g.runs[0].record["receptive_field"], _values(g, name).mean())
+        for g in groups
+        if g.runs and g.runs[0].record.get("receptive_field") and len(_values(g, name))
     ]
     fields, agreement = np.array(pairs, np.float64).reshape(-1, 2).T
     if len(set(fields)) < 3 or len(set(agreement)) < 2:
@@ -204,20 +195,20 @@ def _padding(groups: list[Group]) -> Judged:
         (circular, zeros)
         for circular in groups
         for zeros in groups
-        if circular.options.get("padding") == "circular"
-        and zeros.name == circular.name
-        and dict(zeros.options, padding="circular") == dict(circular.options)
-        and zeros.options.get("padding", "zeros") == "zeros"
-        and len(circular.values(name))
-        and len(zeros.values(name))
+        if _options(circular).get("padding") == "circular"
+        and _kind(zeros) == _kind(circular)
+        and dict(_options(zeros), padding="circular") == dict(_options(circular))
+        and _options(zeros).get("padding", "zeros") == "zeros"
+        and len(_values(circular, name))
+        and len(_values(zeros, name))
     ]
     if not pairs:
         return None, "No two measured networks differ in their padding alone."
     words = "; ".join(
-        f"{circular.label} {circular.range(name)} against {zeros.range(name)}"
+        f"{circular.name} {_range(circular, name)} against {_range(zeros, name)}"
         for circular, zeros in pairs
     )
-    shown = all(c.values(name).max() < z.values(name).min() for c, z in pairs)
+    shown = all(_values(c, name).max() < _values(z, name).min() for c, z in pairs)
     return shown, f"Equivariance error of one pixel, circular against zeros: {words}."
 
 
