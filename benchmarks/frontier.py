@@ -151,10 +151,9 @@ def _row(one: report.Group) -> dict[str, Any]:
     }
 
 
-def _spread(spread: report.Spread) -> dict[str, float] | None:
-    if spread.mean is None:
-        return None
-    return {"mean": spread.mean, "low": spread.low, "high": spread.high}
+def _spread(spread: report.Spread) -> dict[str, Any] | None:
+    mean, low, high, _ = spread
+    return None if mean is None else {"mean": mean, "low": low, "high": high}
 
 
 def _ratio(value: dict | None, control: dict | None) -> dict[str, float] | None:

@@ -69,6 +69,19 @@ def odd(name: str, value: Any, maximum: int, otherwise: str = "") -> int:
     return value
 
 
+def as_tuple(value: Any) -> Any:
+    """(1, 2) of [1, 2] and of "1+2", (1,) of 1; anything else as it is, to be refused."""
+    if isinstance(value, str):
+        for number in (int, float):
+            try:
+                return tuple(number(part) for part in value.split("+"))
+            except ValueError:
+                pass
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, int | float | np.number) else value
+
+
 def number(
     name: str, value: Any, *, above: float = -math.inf, below: float = math.inf, closed: str = ""
 ) -> float:

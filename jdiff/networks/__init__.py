@@ -89,7 +89,9 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> nn.Module:
     """
     cls, preset = _class_and_preset(name)
     shape = _check.image_shape("image_shape", image_shape)
-    _check.options(f"option of {name}", options, option_types(name))
+    accepted = option_types(name)
+    _check.options(f"option of {name}", options, accepted)
+    options = {k: _check.as_tuple(v) if accepted[k] is tuple else v for k, v in options.items()}
     image_defaults = getattr(cls, "image_defaults", lambda image_shape: {})
     module = cls(**{**image_defaults(shape), **preset, **options})
     getattr(module, "check_image", lambda image_shape: None)(shape)

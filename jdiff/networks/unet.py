@@ -241,15 +241,12 @@ def _mean(h: jax.Array) -> jax.Array:
 
 def _level_numbers(name: str, value: Any, levels: int) -> tuple[int, ...]:
     """Level numbers as a sorted tuple, from a number, numbers, or text as in "1+2"."""
-    accepted = f'a level from 0 to {levels - 1} or several, as in (0, 1) or "0+1"'
-    given = value
-    if isinstance(value, str):
-        if not all(part.strip().isdecimal() for part in value.split("+")):
-            raise ValueError(f"{name} must be {accepted} (levels={levels}); got {given!r}.")
-        value = [int(part) for part in value.split("+")]
-    elif not isinstance(value, tuple | list):
-        value = [value]
-    numbers = [_check.integer(name, number, minimum=0) for number in value]
+    given = _check.as_tuple(value)
+    right = isinstance(given, tuple)
+    numbers = [_check.integer(name, number, minimum=0) for number in given] if right else [levels]
     if len(set(numbers)) < len(numbers) or any(number >= levels for number in numbers):
-        raise ValueError(f"{name} must be {accepted}, each once (levels={levels}); got {given!r}.")
+        raise ValueError(
+            f"{name} must be a level from 0 to {levels - 1} or several, each once, as in (0, 1) or "
+            f"'0+1' (levels={levels}); got {value!r}."
+        )
     return tuple(sorted(numbers))

@@ -10,6 +10,7 @@ import pytest
 
 from jdiff import networks
 from jdiff.networks import MLP, BottleneckMLP, PaperUNet, ResNet, UNet
+from jdiff.study import Architecture
 
 
 @pytest.mark.core
@@ -216,6 +217,24 @@ def test_a_class_of_ones_own_is_known_by_its_name(monkeypatch):
     assert networks.receptive_field(Registered(), (4, 4, 1)) is None
     with pytest.raises(ValueError, match="option of mine is 'widht'. Did you mean 'width'"):
         networks.create("mine", (4, 4, 1), widht=5)
+
+
+def test_tuple_options_of_a_registered_class_are_read_from_numbers_and_text(monkeypatch):
+    class Taps(nn.Module):
+        taps: tuple[int, ...] = ()
+        shares: tuple[float, ...] = ()
+
+        @nn.compact
+        def __call__(self, x, c_noise, labels=None, train=False):
+            return x
+
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    networks.register("taps", Taps)
+    make = lambda **options: networks.create("taps", (8, 8, 1), **options)
+    assert make(taps="1+2", shares="0.5+1") == Taps((1, 2), (0.5, 1.0))
+    assert make(taps=3, shares=[0.5]) == Taps((3,), (0.5,))
+    assert hash(make(taps=[1, 2])) == hash(Taps((1, 2)))
+    assert Architecture.parse("taps:taps=1+2").network((8, 8, 1)) == Taps((1, 2))
 
 
 def test_what_cannot_be_registered_is_refused():
