@@ -40,6 +40,7 @@ def study(
     download: bool = False,
     force: bool = False,
     cache: bool = True,
+    distributed: bool = False,
 ) -> None:
     """Compare architectures on one data set and write a report.
 
@@ -73,6 +74,8 @@ def study(
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Start anew, removing what an earlier study wrote into OUT.
         cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
+        distributed: This process is one of those of a TPU pod, or of a SLURM, Open MPI or
+            Kubernetes job, which all call the same command and share a disk.
     """
     import jdiff
     from jdiff import _check
@@ -114,7 +117,7 @@ def study(
         given["budget"] = Budget.parse(budget)
     chosen = dataclasses.replace(chosen, **given)
     out = out or Path("runs") / name
-    _use_cache(cache)
+    _start(cache, distributed)
     variable = os.environ.get("JDIFF_BUDGET")
     command = shlex.join(["jdiff", *_arguments])
     command = f"JDIFF_BUDGET={variable} {command}" if variable else command
@@ -122,11 +125,11 @@ def study(
         chosen, out, data_dir=data_dir, download=download, force=force, command=command
     )
     if isinstance(chosen, jdiff.study.LawStudy):
-        print(jdiff.report.laws_table(rows))
+        _tell(jdiff.report.laws_table(rows))
     else:
         claims = jdiff.study.claims.of(chosen.claims, [row.record for row in rows])
-        print(jdiff.report.table(rows, claims))
-    print(f"\nreport: {out / 'report.html'}")
+        _tell(jdiff.report.table(rows, claims))
+    _tell(f"\nreport: {out / 'report.html'}")
     failed = [row.label for row in rows if row.failed]
     if failed:
         print(
@@ -147,6 +150,7 @@ def train(
     download: bool = False,
     force: bool = False,
     cache: bool = True,
+    distributed: bool = False,
 ) -> None:
     """Train a network, or fit a closed form, into a run directory.
 
@@ -164,11 +168,13 @@ def train(
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Remove a run that is there and start anew.
         cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
+        distributed: This process is one of those of a TPU pod, or of a SLURM, Open MPI or
+            Kubernetes job, which all call the same command and share a disk.
     """
     from jdiff.study import single
 
-    _use_cache(cache)
-    print(
+    _start(cache, distributed)
+    _tell(
         single.train(
             Architecture.parse(architecture),
             data,
@@ -195,6 +201,7 @@ def sample(
     out: Path | None = None,
     force: bool = False,
     cache: bool = True,
+    distributed: bool = False,
 ) -> None:
     """Sample a trained or fitted run: an npz of samples, and a PNG grid beside it.
 
@@ -209,11 +216,13 @@ def sample(
         out: The npz file; default drawn.npz in the run directory.
         force: Replace a file that is there.
         cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
+        distributed: This process is one of those of a TPU pod, or of a SLURM, Open MPI or
+            Kubernetes job, which all call the same command and share a disk.
     """
     from jdiff.study import single
 
-    _use_cache(cache)
-    print(
+    _start(cache, distributed)
+    _tell(
         single.sample(
             run,
             num,
@@ -246,6 +255,7 @@ def evaluate(
     download: bool = False,
     force: bool = False,
     cache: bool = True,
+    distributed: bool = False,
 ) -> None:
     """Judge samples: copies, creations or nonsense, by every measure beside its control.
 
@@ -274,10 +284,12 @@ def evaluate(
         download: Let TFDS prepare a data set that is not there (needs TensorFlow).
         force: Replace an evaluation that is there.
         cache: Compiled programs are kept in your cache folder for the next run; this turns it off.
+        distributed: This process is one of those of a TPU pod, or of a SLURM, Open MPI or
+            Kubernetes job, which all call the same command and share a disk.
     """
     import jdiff
 
-    _use_cache(cache)
+    _start(cache, distributed)
     place, found = jdiff.study.evaluate_from(
         run,
         samples,
@@ -297,8 +309,7 @@ def evaluate(
         force=force,
         command=shlex.join(["jdiff", *_arguments]),
     )
-    print(found)
-    print(f"\nreport: {place / 'evaluation.html'}")
+    _tell(f"{found}\n\nreport: {place / 'evaluation.html'}")
 
 
 def report(directory: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -383,10 +394,22 @@ def _one_line(error: Exception) -> str:
     return " ".join(line.strip() for line in str(error).splitlines())
 
 
-def _use_cache(on: bool) -> None:
-    if on:
+def _start(cache: bool, distributed: bool) -> None:
+    if distributed:
+        from jdiff import parallel
+
+        parallel.join_hosts()
+    if cache:
         import jax
         import platformdirs
 
         folder = platformdirs.user_cache_path("jdiff") / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _tell(text: str) -> None:
+    """Prints once, not once a process."""
+    from jdiff import parallel
+
+    if parallel.is_writer():
+        print(text)

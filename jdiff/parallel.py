@@ -84,6 +84,26 @@ def _cpu_convolution_options() -> tuple[tuple[str, Any], ...]:
     return options
 
 
+def join_hosts() -> None:
+    """Makes this process one of several that work together, before it has made any array.
+
+    Each host of a TPU pod, each task of a SLURM, Open MPI or Kubernetes job calls it; how many they
+    are, and which this is, their environment tells. Whoever knows it himself calls
+    `jax.distributed.initialize(address, number, which)` instead.
+
+    Raises:
+      ValueError: if the environment tells of no such job.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            "distributed: the environment of this process tells of no TPU pod, SLURM, Open MPI or "
+            f"Kubernetes job ({error}) Outside of those, in Python: "
+            "jax.distributed.initialize(address, number of processes, number of this one)."
+        ) from error
+
+
 def num_devices() -> int:
     """Devices over all processes."""
     return jax.device_count()
@@ -144,6 +164,23 @@ def same_everywhere(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def same_text_everywhere(text: str) -> str:
+    """The writing process's text in all processes."""
+    if jax.process_count() == 1:
+        return text
+    coded = np.frombuffer(text.encode(), np.uint8)
+    padded = np.zeros(same_everywhere(len(coded)), np.uint8)
+    padded[: len(coded)] = coded[: len(padded)]
+    return bytes(multihost_utils.broadcast_one_to_all(padded)).decode()
+
+
+def true_everywhere(flag: bool) -> bool:
+    """Whether `flag` is true in every process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def wait_for_all(name: str) -> None:

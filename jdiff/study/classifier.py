@@ -166,7 +166,8 @@ def train(
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     steps_key = jax.random.fold_in(key, _STEPS)
     loss = jnp.zeros(())
-    for done in tqdm(range(steps), desc="train classifier", unit="step", disable=not progress):
+    hidden = not (progress and parallel.is_writer())
+    for done in tqdm(range(steps), desc="train classifier", unit="step", disable=hidden):
         state, loss = step(state, images, labels, cdf, steps_key, jnp.asarray(steps))
         if done % 20 == 0:
             jax.block_until_ready(loss)  # or the bar would run ahead of the device

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jdiff import _check, _files, _pixels, metrics, report
+from jdiff import _check, _files, _pixels, metrics, parallel, report
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser
 from jdiff.metrics import inputs
@@ -89,7 +89,8 @@ def evaluate(
         data that a study refuses too, unknown measures or feature spaces, or measures asked for by
         name that cannot be taken.
     """
-    say = (lambda text: print(text, file=sys.stderr, flush=True)) if progress else lambda _: None
+    says = progress and parallel.is_writer()
+    say = (lambda text: print(text, file=sys.stderr, flush=True)) if says else lambda _: None
     samples = _checked(samples, images)
     check_names(names, denoiser is not None)
     seed = _check.integer("seed", seed, minimum=0)

@@ -19,7 +19,7 @@ import jaxlib
 import numpy as np
 import optax
 
-from jdiff import _files, report
+from jdiff import _files, parallel, report
 from jdiff._version import __version__
 from jdiff.data import ImageData
 from jdiff.report import Pictures, Row
@@ -78,6 +78,19 @@ class StudyDirectory:
         else:
             self._check_same(described, type(study).GROWS)
         _files.write_json(file, described)
+
+    def check_seen(self) -> None:
+        """Refuses a directory that one process writes to and another one does not see.
+
+        Raises:
+          ValueError: in all processes, if any does not see it.
+        """
+        seen = (self.path / "study.json").exists()
+        if not parallel.true_everywhere(seen):
+            raise ValueError(
+                f"out_dir {self.path} must lie on a disk that all processes share; this one "
+                f"{'sees' if seen else 'does not see'} what the writing process put there."
+            )
 
     def _check_same(self, described: dict, grows: Sequence[str]) -> None:
         """Refuses to go on with a study that is not `described`, but for what was added to it."""

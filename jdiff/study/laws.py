@@ -91,7 +91,8 @@ def run(
     command: str | None = None,
 ) -> list[LawRow]:
     """Runs what is not done yet and writes the report; the arguments are those of `study.run`."""
-    say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
+    says = progress and parallel.is_writer()
+    say = functools.partial(print, file=sys.stderr, flush=True) if says else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
     check_data(whole, least_held_out=1)  # none of these measures divides the held-out images
     settings = law_row.Settings(
@@ -108,6 +109,7 @@ def run(
     ]
     directory = files.StudyDirectory(out_dir)
     parallel.on_writer(lambda: directory.claim(study, whole, force=force))
+    directory.check_seen()
     steps = len(settings.grid) - 1
     say(
         f"{study.name}: {len(plan)} cases on {whole.name} and toys, {study.num_samples} samples "

@@ -56,7 +56,8 @@ def run(
             study, out_dir, data_dir=data_dir, download=download, force=force, progress=progress,
             command=command,
         )  # fmt: skip
-    say = functools.partial(print, file=sys.stderr, flush=True) if progress else lambda *_: None
+    says = progress and parallel.is_writer()
+    say = functools.partial(print, file=sys.stderr, flush=True) if says else lambda *_: None
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
     check_data(whole)
     directory = files.StudyDirectory(out_dir)
@@ -90,6 +91,7 @@ def run(
     # Seconds are timed, which waits until the directory is known to be this study's.
     configs = None if study.budget.unit == "seconds" else train_configs()
     parallel.on_writer(lambda: directory.claim(study, whole, force=force))
+    directory.check_seen()
     parallel.on_writer(lambda: directory.keep_examples([r.data for r in references.values()]))
     configs = train_configs() if configs is None else configs
     say(cost.describe(study, plan, configs, flops))

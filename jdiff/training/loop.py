@@ -123,7 +123,7 @@ def train(
         initial=step,
         desc=f"train {type(network).__name__}",
         unit="step",
-        disable=not progress,
+        disable=not (progress and parallel.is_writer()),
         mininterval=0.5 if sys.stderr.isatty() else 5,
     )
     try:
