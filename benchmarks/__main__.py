@@ -30,6 +30,7 @@ from benchmarks import (
     suite,
 )
 from benchmarks import training as training_suite
+from jdiff import parallel
 from jdiff.study import Budget
 
 SUITES: dict[str, Callable[[str, Any], list[suite.Case]]] = {
@@ -59,7 +60,7 @@ class Options:
       suites: What to measure: training, sampling, closed_forms, metrics, frontier, studies; default
         all.
       size: smoke shows on two cores in minutes that all works, cpu is for the everyday machine,
-        accelerator for one GPU or TPU chip, pod for several.
+        accelerator for one GPU or TPU chip, pod for several, on one host or more.
       architectures: Of training, sampling and frontier: strings as jdiff study takes them.
       data: Of frontier: a data set; of closed_forms and metrics: real images, for example
         tfds:mnist, instead of random ones.
@@ -70,6 +71,8 @@ class Options:
       work: Where frontier and studies keep what they ran, with its samples and pages.
       peer_python: Another Python to look for peers in; may be given several times.
       progress: Progress bars.
+      distributed: This process is one of those of a TPU pod, or of a SLURM, Open MPI or Kubernetes
+        job, which all call the same command; for frontier, work lies on a disk that they share.
     """
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -83,6 +86,7 @@ class Options:
     work: Path = Path("runs/benchmarks")
     peer_python: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     progress: bool = False
+    distributed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +138,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: Options) -> int:
-    if jax.process_count() > 1:
-        raise ValueError("benchmarks run in one process, over all of its devices.")
+    if options.distributed:
+        parallel.join_hosts()
     suites = options.suites or tuple(SUITES)
     _check(suites, options)
     # A warm cache of another call would make compilation look free.
@@ -148,6 +152,8 @@ def _measure(options: Options) -> int:
         started = time.perf_counter()
         takes = {field: getattr(options, field) for field in TAKES[name]}
         path = suite.run(name, options.size, cases[name], takes, options.out)
+        if not parallel.is_writer():
+            continue
         paths.append(path)
         found = record.read(path)
         print(f"{name} ({options.size}), {time.perf_counter() - started:.0f} s -> {path}")
@@ -155,7 +161,7 @@ def _measure(options: Options) -> int:
         failed += sum(row["status"] == "failed" for row in found["rows"])
     for path in paths:  # until here a killed call would go on with its last suite
         suite.partial_of(path).unlink(missing_ok=True)
-    if options.size == "smoke":
+    if options.size == "smoke" and parallel.is_writer():
         print("size smoke shows that all works: its numbers mean nothing. In earnest: --size cpu.")
     return 1 if failed else 0
 

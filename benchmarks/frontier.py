@@ -18,7 +18,7 @@ import jdiff
 from benchmarks import record
 from benchmarks.images import load
 from benchmarks.suite import Case, Skip
-from jdiff import report
+from jdiff import parallel, report
 from jdiff.study import Budget, Study
 
 ARCHITECTURES = (
@@ -99,9 +99,13 @@ def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dic
     found = [{"part": one.name, **about, **_row(one)} for one in report.group(rows)]
     # Finished: asked again, it is measured again.
     done = directory.with_name(directory.name.removesuffix(_UNFINISHED))
+    parallel.on_writer(lambda: _move(directory, done))
+    return found
+
+
+def _move(directory: Path, done: Path) -> None:
     shutil.rmtree(done, ignore_errors=True)
     directory.rename(done)
-    return found
 
 
 def folder(work: Path, study: Study, head: dict[str, Any]) -> Path:

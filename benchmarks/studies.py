@@ -43,6 +43,8 @@ def cases(size: str, options: Any) -> list[Case]:
 def _study(arguments: tuple[str, ...], out: Path) -> dict[str, Any]:
     if jax.default_backend() not in ("cpu", "gpu"):
         raise Skip("this process holds the device, which another one could not have too")
+    if jax.process_count() > 1:
+        raise Skip("it times commands of one process each")
     started = time.perf_counter()
     program = "from jdiff.cli import main; main()"
     child.run(program, "study", *arguments, "--no-cache", "--force", "--out", str(out))

@@ -2,6 +2,9 @@
 
 A killed suite leaves whole rows in results/....partial.json and goes on from them; one failing case
 is a row with its error and stops no other; a case without what it needs is a row that says so.
+
+In several processes all run the same cases; what is done already, and what is written, is told by
+the one that writes.
 """
 
 import json
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from jdiff import parallel
 
 
 class Skip(Exception):
@@ -49,18 +53,25 @@ def run(
     path = record.path(suite, size) if out is None else out
     partial = partial_of(path)
     head = record.head(suite, size, settings)
-    rows = _kept(partial, head)
+    mine = _kept(partial, head) if parallel.is_writer() else []
+    rows = json.loads(parallel.same_text_everywhere(json.dumps(mine)))
     done = {row["case"] for row in rows}
+    write = lambda file: parallel.on_writer(lambda: record.write(file, {**head, "rows": rows}))
     for number, case in enumerate(cases, 1):
         title = f"{suite} [{number}/{len(cases)}] {case.name}"
         if case.name in done:
-            print(f"{title}: done before, kept", file=sys.stderr)
+            _say(f"{title}: done before, kept")
             continue
-        print(title, file=sys.stderr, flush=True)
+        _say(title)
         rows += _made(case)
-        record.write(partial, {**head, "rows": rows})
-    record.write(path, {**head, "rows": rows})
+        write(partial)
+    write(path)
     return path
+
+
+def _say(text: str) -> None:
+    if parallel.is_writer():
+        print(text, file=sys.stderr, flush=True)
 
 
 def partial_of(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """The command line in several processes that work together, as on the hosts of a pod."""
 
+import json
 import os
 import socket
 import subprocess
@@ -92,3 +93,36 @@ def test_a_process_of_no_job_is_refused(tmp_path: Path) -> None:
     assert "distributed: the environment of this process tells of no TPU pod, SLURM" in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_benchmarks_of_two_processes_write_one_file(tmp_path: Path) -> None:
+    words = ["-m", "benchmarks", "sampling", "--architectures", "linear", "--distributed", "--out"]
+    # Results lie on a disk of the writing process alone.
+    outs = [tmp_path / name / "found.json" for name in ("here", "there")]
+    two = run([[*words, str(out)] for out in outs])
+    assert [status for status, _, _ in two] == [0, 0], two
+    found = json.loads(outs[0].read_text())
+    assert {row["status"] for row in found["rows"]} == {"ok"}
+    assert found["device"].startswith("2 x ")
+    assert not outs[1].parent.exists()
+    assert "sampling (smoke)" in two[0][1]
+    assert "sampling (smoke)" not in two[1][1]
+
+
+@pytest.mark.slow
+def test_a_killed_benchmark_goes_on_in_two_processes(tmp_path: Path) -> None:
+    words = ["-m", "benchmarks", "sampling", "--architectures", "linear", "--distributed", "--out"]
+    outs = [tmp_path / name / "found.json" for name in ("here", "there")]
+    programs = [[*words, str(out)] for out in outs]
+    first = run(programs)
+    assert [status for status, _, _ in first] == [0, 0], first
+    whole = json.loads(outs[0].read_text())
+    # As a kill after two cases leaves it: known to one process only.
+    outs[0].with_suffix(".partial.json").write_text(
+        json.dumps({**whole, "rows": whole["rows"][:2]})
+    )
+    again = run(programs)
+    assert [status for status, _, _ in again] == [0, 0], again
+    assert again[0][2].count("done before, kept") == 2
+    assert json.loads(outs[0].read_text())["rows"][:2] == whole["rows"][:2]
