@@ -592,9 +592,9 @@ def test_the_compilation_cache_is_in_the_users_cache_folder(monkeypatch, tmp_pat
     folder = lambda: jax.config.values["jax_compilation_cache_dir"]
     before = folder()
     try:
-        cli._use_cache(False)
+        cli._start(cache=False, distributed=False)
         assert folder() == before
-        cli._use_cache(True)
+        cli._start(cache=True, distributed=False)
         assert folder() == str(tmp_path / "jdiff" / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
