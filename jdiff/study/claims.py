@@ -24,6 +24,7 @@ from jdiff.study.closed_forms import CLOSED_FORMS
 # What two are told apart by: one measure, or chance finds a difference in one of many.
 _TOLD_BY = "frechet_distance"
 _FALSE_ALARM = 0.05  # of a correlation
+_SIGHT = ("depth", "kernel_size", "levels")  # the options that say how far a network sees
 
 Judged = tuple[bool | None, str]
 
@@ -171,20 +172,24 @@ def _sight(groups: list[Group]) -> Judged:
     from scipy.stats import spearmanr  # half a second to import
 
     name = "explained_by samples of optimal pearson_r"
+    # Padding or normalisation change more than how far a network sees.
+    rest = lambda g: (_kind(g), {k: v for k, v in _options(g).items() if k not in _SIGHT})
     pairs = [
         (g.runs[0].record["receptive_field"], _values(g, name).mean())
         for g in groups
         if g.runs and g.runs[0].record.get("receptive_field") and len(_values(g, name))
+        if rest(g) == rest(groups[0])
     ]
     fields, agreement = np.array(pairs, np.float64).reshape(-1, 2).T
     if len(set(fields)) < 3 or len(set(agreement)) < 2:
-        return None, "Fewer than three receptive fields were measured."
+        return None, "Fewer than three receptive fields were measured of networks alike else."
     found: Any = spearmanr(fields, agreement)
     rho, p = float(found.statistic), float(found.pvalue)
     evidence = (
         f"Spearman's correlation of the receptive field with r between samples and those of the "
-        f"optimal denoiser, over the means of {len(pairs)} networks: {rho:.2f} (p = {p:.2g}). "
-        "Networks that see farther also have more layers or larger kernels here."
+        f"optimal denoiser, over the means of {len(pairs)} networks that differ in "
+        f"{' or '.join(_SIGHT)} alone: {rho:.2f} (p = {p:.2g}). Those that see farther are also "
+        "larger."
     )
     return bool(rho > 0 and p < _FALSE_ALARM), evidence
 

@@ -131,6 +131,9 @@ def test_wide_memorizes_and_from_some_width_down_it_creates(words, shown):
     assert one("width", [*rows, record("unet:width=4")])[0] is None  # two kinds
 
 
+MEASURED = "explained_by__samples__of__optimal__pearson_r"
+
+
 def test_sight_is_a_correlation_over_networks():
     def rows(values, fields=(3, 5, 7, 9, 11, 13)):
         return [
@@ -138,7 +141,7 @@ def test_sight_is_a_correlation_over_networks():
                 f"resnet:depth={i + 1}",
                 seed,
                 field=field,
-                **{"explained_by__samples__of__optimal__pearson_r": value + 0.001 * seed},
+                **{MEASURED: value + 0.001 * seed},
             )
             for i, (field, value) in enumerate(zip(fields, values, strict=False))
             for seed in range(3)
@@ -148,7 +151,14 @@ def test_sight_is_a_correlation_over_networks():
     shown, evidence = one("sight", rows(rising))
     assert shown
     # Seeds of one network are one point: 18 runs would make chance look small.
-    assert "over the means of 6 networks: 1.00" in evidence
+    assert "over the means of 6 networks that differ in" in evidence
+    assert "alone: 1.00 (p" in evidence
+    # What differs in more than sight is no evidence, whatever it says.
+    round_ = [
+        record(f"resnet:depth={i},padding=circular", 0, field=20 + i, **{MEASURED: 0.0})
+        for i in range(9)
+    ]
+    assert one("sight", rows(rising) + round_)[1] == evidence
     assert one("sight", rows(rising[::-1]))[0] is False
     assert one("sight", rows(rising[:2]))[0] is None
     assert one("sight", rows([0.5] * 6))[0] is None  # no order among equals
