@@ -102,7 +102,36 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
+        conv_general_dilated=convolve,
     )
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **more: Any) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, but one matmul where the image is smaller than the kernel.
+
+    Every pixel then sees all of the image, padded with zeros. A CPU's convolution takes 15 times as
+    long there (2x2 under 3x3), and elsewhere it multiplies with the padding.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, F], k odd.
+      strides: of the window, (s, s).
+      padding: "SAME" for zeros, or what the library accepts.
+      **more: the library's other arguments.
+    """
+    (height, width), side = x.shape[1:3], kernel.shape[0]
+    if padding != "SAME" or tuple(strides) != (1, 1) or max(height, width) >= side:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **more)
+    # Pixel (i, j) of the output sees pixel (a, b) through the tap (a - i, b - j) from the middle,
+    # which is 0 beyond the kernel.
+    reach = side - 1
+    taps = jnp.pad(kernel, ((side // 2, side // 2), (side // 2, side // 2), (0, 0), (0, 0)))
+    seen = [
+        [taps[reach - i :, reach - j :][:height, :width] for j in range(width)]
+        for i in range(height)
+    ]
+    dense = jnp.stack([jnp.stack(row) for row in seen])
+    return jnp.einsum("nabc,ijabcf->nijf", x, dense, precision=more.get("precision"))
 
 
 class SelfAttention(nn.Module):

@@ -186,8 +186,8 @@ def test_counts_compute_nothing():
 
 @pytest.mark.core
 def test_flops_of_a_unet_by_hand():
-    # One level, width 4, on 2x2x1 images, norm none: convolutions at 4 pixels.
-    conv = lambda c, f: 2 * 4 * 9 * c * f
+    # One level, width 4, on 2x2x1 images, norm none: 3x3 convolutions at 4 pixels that see 4.
+    conv = lambda c, f: 2 * 4 * 4 * c * f
     shortcut = lambda c, f: 2 * 4 * c * f
     time = 2 * (64 * 16 + 16 * 16)
     embed = 2 * 16 * 4  # in every block

@@ -26,6 +26,8 @@ def draw(rng, *shape):
         ((4, 6), 3, 1),
         ((3, 5), 5, 1),
         ((1, 1), 3, 1),
+        ((2, 2), 3, 1),
+        ((4, 2), 5, 1),
         ((2, 2), 7, 1),
         ((4, 6), 3, 2),
         ((2, 4), 3, 2),
@@ -40,6 +42,23 @@ def test_a_convolution_sees_zeros_or_the_other_side(padding, size, k, stride, rn
     before = 0 if (stride, padding) == (2, "zeros") else k // 2
     # Up to 147 products of order 1.
     np.testing.assert_allclose(y, convolved(x, kernel, padding, stride, before), atol=5e-5)
+
+
+@pytest.mark.parametrize(("size", "k"), [((2, 2), 3), ((1, 2), 3), ((4, 3), 5)], ids=str)
+def test_an_image_smaller_than_the_kernel_is_one_matmul(size, k, rng):
+    x, kernel, g = draw(rng, 2, *size, 3), draw(rng, k, k, 3, 4), draw(rng, 2, *size, 4)
+    numbers = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    ways = [
+        lambda x, kernel, f=f: f(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+        for f in (layers.convolve, jax.lax.conv_general_dilated)
+    ]
+    # Pixels of the image instead of taps of the kernel, most of which see its padding.
+    mine, theirs = (_flops.count(way, x, kernel) for way in ways)
+    assert k * k * mine == size[0] * size[1] * theirs
+    assert "conv_general" not in str(jax.make_jaxpr(ways[0])(x, kernel))
+    mine, theirs = (jax.jit(lambda *a, way=way: jax.vjp(way, *a)[1](g))(x, kernel) for way in ways)
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # up to 48 products of order 1
 
 
 def test_bfloat16_products_are_summed_in_float32():

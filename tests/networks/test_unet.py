@@ -204,7 +204,8 @@ def test_parameters_and_flops_of_every_knob_by_hand():
     shortcuts = [layer for stage in stages for layer in stage[1]]
     grown = 4 * 8 * 8  # the 2x2 kernel, used at 4 pixels
     kernels = sum(9 * c * f for _, c, f in convolutions) + sum(c * f for _, c, f in shortcuts)
-    flops = 2 * sum(p * 9 * c * f for p, c, f in convolutions)
+    taps = {16: 9, 4: 4}  # of a pixel: no more than the image has
+    flops = 2 * sum(p * taps[p] * c * f for p, c, f in convolutions)
     flops += 2 * sum(p * c * f for p, c, f in shortcuts) + 2 * 4 * grown
     knobs = {"norm": "none", "down": "average", "up": "transposed", "bottleneck": 3}
     module = UNet(width=4, levels=2, time=False, biases=False, **knobs)
