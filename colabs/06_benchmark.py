@@ -124,38 +124,31 @@ rows = jdiff.study.run(study, out)
 
 
 # %%
-def over_seeds(runs, *path):
-    """Mean, smallest and largest of a number over the runs that have it."""
-    known = [run.entry(*path) for run in runs if run.entry(*path) is not None]
-    return (np.mean(known), min(known), max(known)) if known else (np.nan,) * 3
+def over_control(one, name):
+    """A measure over the same measure of held-out images: mean, smallest, largest."""
+    control = one.spread("measures", name, "control").mean
+    return np.array(one.spread("measures", name, "value")[:3]) / control
 
-
-def over_control(runs, name):
-    """A measure over the same measure of held-out images."""
-    control = over_seeds(runs, "measures", name, "control")[0]
-    return np.array(over_seeds(runs, "measures", name, "value")) / control
-
-
-groups = {}
-for row in rows:
-    if not row.failed:
-        groups.setdefault(row.record["label"], []).append(row)
 
 lines = []
 print(
     f"{'':36}{'memorized':>10}{'novelty':>9}{'realism':>9}{'train/s':>10}{'MFU':>7}{'samples/s':>11}"
 )
-for label, runs in groups.items():
-    memorized = np.array(over_seeds(runs, "measures", "memorized_fraction", "value"))
-    novelty, realism = over_control(runs, "nearest_rms"), over_control(runs, "precision")
-    train, drawn = (over_seeds(runs, "images_per_s", what)[0] for what in ("train", "sample"))
-    mfu = 3 * runs[0].record["flops_per_image"] * train / peak
-    words = [run.record["verdict"]["word"] for run in runs]
-    lines.append((label, memorized, realism, drawn, max(set(words), key=words.count)))
-    speed = f"{train:10,.0f}{mfu:7.1%}" if np.isfinite(train) else f"{'':17}"
+for one in jdiff.report.group(rows):
+    if not one.runs:
+        print(f"{one.name:36}failed: {one.rows[0].error}")
+        continue
+    memorized = one.spread("measures", "memorized_fraction", "value")
+    novelty, realism = over_control(one, "nearest_rms"), over_control(one, "precision")
+    train, drawn = (one.spread("images_per_s", what).mean for what in ("train", "sample"))
+    speed = f"{'':17}"
+    if train is not None:  # a network: a step takes three times the FLOPs of an evaluation
+        mfu = 3 * one.runs[0].record["flops_per_image"] * train / peak
+        speed = f"{train:10,.0f}{mfu:7.1%}"
+    lines.append((one.name, memorized, realism, drawn, one.counts[0][0]))
     print(
-        f"{label:36}{memorized[0]:10.2f}{novelty[0]:9.2f}{realism[0]:9.2f}{speed}{drawn:11,.0f}  "
-        f"{', '.join(dict.fromkeys(words))}"
+        f"{one.name:36}{memorized.mean:10.2f}{novelty[0]:9.2f}{realism[0]:9.2f}{speed}"
+        f"{drawn:11,.0f}  {one.said}"
     )
 
 # %% [markdown]
@@ -174,14 +167,14 @@ colors = {
 figure, axes = plt.subplots(figsize=(8.5, 4.8))
 for label, memorized, realism, drawn, word in lines:
     color = colors[word]
-    axes.plot(memorized[1:], [realism[0]] * 2, color=color, lw=1)
-    axes.plot([memorized[0]] * 2, realism[1:], color=color, lw=1)
+    axes.plot([memorized.low, memorized.high], [realism[0]] * 2, color=color, lw=1)
+    axes.plot([memorized.mean] * 2, realism[1:], color=color, lw=1)
     area = 40 + 80 * max(0.0, np.log10(drawn))
-    axes.scatter(memorized[0], realism[0], s=area, color=color, alpha=0.5)
-    right = memorized[0] > 0.5
+    axes.scatter(memorized.mean, realism[0], s=area, color=color, alpha=0.5)
+    right = memorized.mean > 0.5
     axes.annotate(
         f"{label}: {word}",
-        (memorized[0], realism[0]),
+        (memorized.mean, realism[0]),
         (-14 if right else 14, 0),
         textcoords="offset points",
         ha="right" if right else "left",

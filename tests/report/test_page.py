@@ -12,7 +12,7 @@ from jdiff.report import Row, entries, glossary, render, write
 
 
 class Page(PageReader):
-    VOID = ("meta", "br", "link", "img")
+    VOID = ("meta", "br", "link", "img", "wbr")
 
     def keep(self, given):
         values = [float(value) for value in (given["value"] or "").split()]

@@ -17,7 +17,7 @@ CLAIMS = [
 
 
 class Page(PageReader):
-    VOID = ("meta", "br", "link", "img")
+    VOID = ("meta", "br", "link", "img", "wbr")
 
     def keep(self, given):
         values = [float(value) for value in (given["value"] or "").split()]
