@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import Any
 
 import pytest
 
@@ -154,9 +155,9 @@ def test_sight_is_a_correlation_over_networks():
     assert "over the means of 6 networks that differ in" in evidence
     assert "alone: 1.00 (p" in evidence
     # What differs in more than sight is no evidence, whatever it says.
+    zero: dict[str, Any] = {MEASURED: 0.0}
     round_ = [
-        record(f"resnet:depth={i},padding=circular", 0, field=20 + i, **{MEASURED: 0.0})
-        for i in range(9)
+        record(f"resnet:depth={i},padding=circular", 0, field=20 + i, **zero) for i in range(9)
     ]
     assert one("sight", rows(rising) + round_)[1] == evidence
     assert one("sight", rows(rising[::-1]))[0] is False
