@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
+from jdiff import _allocator
 from jdiff.study.config import Architecture, Budget
 from jdiff.study.presets import PRESETS
 from jdiff.training import TrainConfig
@@ -328,6 +329,7 @@ def main(args: Sequence[str] | None = None) -> None:
     _arguments[:] = sys.argv[1:] if args is None else args
     if args is None:  # a process of its own; called from Python, it leaves the caller's alone
         sys.unraisablehook = _on_unraisable
+        _allocator.keep_memory()
     commands: dict[str, Any] = {
         **{"study": study, "train": train, "sample": sample, "evaluate": evaluate},
         "report": report,
