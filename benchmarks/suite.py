@@ -56,22 +56,18 @@ def run(
     mine = _kept(partial, head) if parallel.is_writer() else []
     rows = json.loads(parallel.same_text_everywhere(json.dumps(mine)))
     done = {row["case"] for row in rows}
+    say = parallel.teller()
     write = lambda file: parallel.on_writer(lambda: record.write(file, {**head, "rows": rows}))
     for number, case in enumerate(cases, 1):
         title = f"{suite} [{number}/{len(cases)}] {case.name}"
         if case.name in done:
-            _say(f"{title}: done before, kept")
+            say(f"{title}: done before, kept")
             continue
-        _say(title)
+        say(title)
         rows += _made(case)
         write(partial)
     write(path)
     return path
-
-
-def _say(text: str) -> None:
-    if parallel.is_writer():
-        print(text, file=sys.stderr, flush=True)
 
 
 def partial_of(path: Path) -> Path:

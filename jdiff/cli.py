@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from jdiff import _allocator
+from jdiff import _allocator, parallel
 from jdiff.study.config import Architecture, Budget
 from jdiff.study.presets import PRESETS
 from jdiff.training import TrainConfig
@@ -398,8 +398,6 @@ def _one_line(error: Exception) -> str:
 
 def _start(cache: bool, distributed: bool) -> None:
     if distributed:
-        from jdiff import parallel
-
         parallel.join_hosts()
     if cache:
         import jax
@@ -411,7 +409,5 @@ def _start(cache: bool, distributed: bool) -> None:
 
 def _tell(text: str) -> None:
     """Prints once, not once a process."""
-    from jdiff import parallel
-
     if parallel.is_writer():
         print(text)

@@ -17,6 +17,7 @@ program is the plain one.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,6 +138,13 @@ def gather_devices(x: jax.Array) -> jax.Array:
 def is_writer() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
+
+
+def teller(progress: bool = True) -> Callable[[str], None]:
+    """What says on stderr how far the work is, once and not once a process; or says nothing."""
+    if progress and is_writer():
+        return functools.partial(print, file=sys.stderr, flush=True)
+    return lambda text: None
 
 
 def on_writer(work: Callable[[], Any]) -> None:

@@ -241,10 +241,11 @@ def _mean(h: jax.Array) -> jax.Array:
 
 def _level_numbers(name: str, value: Any, levels: int) -> tuple[int, ...]:
     """Level numbers as a sorted tuple, from a number, numbers, or text as in "1+2"."""
-    given = _check.as_tuple(value)
-    right = isinstance(given, tuple)
-    numbers = [_check.integer(name, number, minimum=0) for number in given] if right else [levels]
-    if len(set(numbers)) < len(numbers) or any(number >= levels for number in numbers):
+    numbers = _check.as_tuple(value)
+    known = isinstance(numbers, tuple)
+    if known:
+        numbers = [_check.integer(name, number, minimum=0) for number in numbers]
+    if not known or len(set(numbers)) < len(numbers) or any(n >= levels for n in numbers):
         raise ValueError(
             f"{name} must be a level from 0 to {levels - 1} or several, each once, as in (0, 1) or "
             f"'0+1' (levels={levels}); got {value!r}."

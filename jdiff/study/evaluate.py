@@ -5,7 +5,6 @@ Arrays in, a record and what its figures draw out; files are `evaluate_files`' m
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,8 +88,7 @@ def evaluate(
         data that a study refuses too, unknown measures or feature spaces, or measures asked for by
         name that cannot be taken.
     """
-    says = progress and parallel.is_writer()
-    say = (lambda text: print(text, file=sys.stderr, flush=True)) if says else lambda _: None
+    say = parallel.teller(progress)
     samples = _checked(samples, images)
     check_names(names, denoiser is not None)
     seed = _check.integer("seed", seed, minimum=0)

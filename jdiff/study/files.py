@@ -54,8 +54,17 @@ class StudyDirectory:
 
         Raises:
           ValueError: if it belongs to another study, naming the differences, or to none, or if
-            its study.json is damaged.
+            its study.json is damaged; in all processes, if any does not see what one wrote.
         """
+        parallel.on_writer(lambda: self._claim(study, data, force))
+        seen = (self.path / "study.json").exists()
+        if not parallel.true_everywhere(seen):
+            raise ValueError(
+                f"out_dir {self.path} must lie on a disk that all processes share; this one "
+                f"{'sees' if seen else 'does not see'} what the writing process put there."
+            )
+
+    def _claim(self, study: Any, data: ImageData, force: bool) -> None:
         _files.refuse_file("out_dir", self.path)
         file = self.path / "study.json"
         described = _files.plain(
@@ -78,19 +87,6 @@ class StudyDirectory:
         else:
             self._check_same(described, type(study).GROWS)
         _files.write_json(file, described)
-
-    def check_seen(self) -> None:
-        """Refuses a directory that one process writes to and another one does not see.
-
-        Raises:
-          ValueError: in all processes, if any does not see it.
-        """
-        seen = (self.path / "study.json").exists()
-        if not parallel.true_everywhere(seen):
-            raise ValueError(
-                f"out_dir {self.path} must lie on a disk that all processes share; this one "
-                f"{'sees' if seen else 'does not see'} what the writing process put there."
-            )
 
     def _check_same(self, described: dict, grows: Sequence[str]) -> None:
         """Refuses to go on with a study that is not `described`, but for what was added to it."""

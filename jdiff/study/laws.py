@@ -7,7 +7,6 @@ figures are the paper's: few points become a continuum, and a knob goes from cre
 import dataclasses
 import functools
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -91,8 +90,7 @@ def run(
     command: str | None = None,
 ) -> list[LawRow]:
     """Runs what is not done yet and writes the report; the arguments are those of `study.run`."""
-    says = progress and parallel.is_writer()
-    say = functools.partial(print, file=sys.stderr, flush=True) if says else lambda *_: None
+    say = parallel.teller(progress)
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
     check_data(whole, least_held_out=1)  # none of these measures divides the held-out images
     settings = law_row.Settings(
@@ -108,8 +106,7 @@ def run(
         if case.section in study.sections
     ]
     directory = files.StudyDirectory(out_dir)
-    parallel.on_writer(lambda: directory.claim(study, whole, force=force))
-    directory.check_seen()
+    directory.claim(study, whole, force=force)
     steps = len(settings.grid) - 1
     say(
         f"{study.name}: {len(plan)} cases on {whole.name} and toys, {study.num_samples} samples "

@@ -6,7 +6,6 @@ One failing row is reported as failed and stops no other.
 
 import functools
 import os
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -56,8 +55,7 @@ def run(
             study, out_dir, data_dir=data_dir, download=download, force=force, progress=progress,
             command=command,
         )  # fmt: skip
-    says = progress and parallel.is_writer()
-    say = functools.partial(print, file=sys.stderr, flush=True) if says else lambda *_: None
+    say = parallel.teller(progress)
     whole = data.load(study.data, data_dir=data_dir, download=download, held_out=study.held_out)
     check_data(whole)
     directory = files.StudyDirectory(out_dir)
@@ -90,8 +88,7 @@ def run(
     train_configs = functools.partial(_train_configs, study, plan, references, directory)
     # Seconds are timed, which waits until the directory is known to be this study's.
     configs = None if study.budget.unit == "seconds" else train_configs()
-    parallel.on_writer(lambda: directory.claim(study, whole, force=force))
-    directory.check_seen()
+    directory.claim(study, whole, force=force)
     parallel.on_writer(lambda: directory.keep_examples([r.data for r in references.values()]))
     configs = train_configs() if configs is None else configs
     say(cost.describe(study, plan, configs, flops))

@@ -152,8 +152,10 @@ def test_sight_is_a_correlation_over_networks():
     shown, evidence = one("sight", rows(rising))
     assert shown
     # Seeds of one network are one point: 18 runs would make chance look small.
-    assert "over the means of 6 networks that differ in" in evidence
-    assert "alone: 1.00 (p" in evidence
+    assert (
+        "over the means of 6 networks that differ in depth or kernel_size or levels alone: 1.00"
+        in evidence
+    )
     # What differs in more than sight is no evidence, whatever it says.
     zero: dict[str, Any] = {MEASURED: 0.0}
     round_ = [
