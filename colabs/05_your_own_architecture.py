@@ -82,8 +82,12 @@ def shrink(y, sigma):
 
 denoiser = jdiff.denoisers.wrap(shrink, data.image_shape)
 samples = jdiff.sample(denoiser, key, N, solver="heun")
-names = ["memorized_fraction", "precision", "frechet_distance"]
-print(jdiff.study.evaluate(samples, data, denoiser, names=names, features=(), progress=False))
+names = ["memorized_fraction", "precision", "frechet_distance"] if TINY else None  # None: all
+evaluation = jdiff.study.evaluate(
+    samples, data, denoiser, names=names, features=(), title="shrink", progress=False
+)
+print(evaluation)
+jdiff.report.write_evaluation(out / "shrink.html", evaluation.record, evaluation.arrays)
 
 # %% [markdown]
 # ## A linen module
@@ -121,8 +125,7 @@ class Patches(nn.Module):
 config = jdiff.TrainConfig(steps=50 if TINY else 3000, batch_size=128, schedule="cosine")
 result = jdiff.train(Patches(), data, config, key=key, run_dir=out / "patches")
 samples = jdiff.sample(result.denoiser, key, N, solver="heun")
-measures = None if not TINY else names
-evaluation = jdiff.study.evaluate(samples, data, result.denoiser, names=measures, features=())
+evaluation = jdiff.study.evaluate(samples, data, result.denoiser, names=names, features=())
 print(evaluation)
 
 # %% [markdown]
@@ -181,10 +184,14 @@ class Small(nnx.Module):
 bridged = nnx.bridge.to_linen(Small, values=8 * 8, width=256)
 result = jdiff.train(bridged, data, config, key=key)
 samples = jdiff.sample(result.denoiser, key, N, solver="heun")
-print(jdiff.study.evaluate(samples, data, names=names, features=(), progress=False))
+evaluation = jdiff.study.evaluate(
+    samples, data, result.denoiser, names=names, features=(), title="nnx", progress=False
+)
+print(evaluation)
+jdiff.report.write_evaluation(out / "nnx.html", evaluation.record, evaluation.arrays)
 
 # %% [markdown]
-# The page of the study, with all figures:
+# The pages, with all figures: of the function, of the nnx module, of the study.
 
 # %%
-print(out / "study" / "report.html")
+print(out / "shrink.html", out / "nnx.html", out / "study" / "report.html", sep="\n")

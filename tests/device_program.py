@@ -42,6 +42,14 @@ class TwoConvolutions(nn.Module):
         return nn.Conv(x.shape[-1], (3, 3))(nn.silu(h))
 
 
+class Normalised(nn.Module):
+    """Batch statistics of the noisy images themselves, whatever the weights are."""
+
+    @nn.compact
+    def __call__(self, x, c_noise, labels=None, train=False):
+        return nn.Dense(1)(nn.BatchNorm(use_running_average=not train, momentum=0.5)(x))
+
+
 def measured(data: Any) -> dict[str, Any]:
     """What every name of jdiff.metrics finds, of numbers that 8 does not divide."""
     train, held_out = data.images[:203], data.held_out[:101]
@@ -213,6 +221,16 @@ def main() -> None:
             jdiff.study.save(f"{OUT}.split", parallel.shard(optimal))
         except ValueError as error:
             found["refusal to save"] = str(error)
+
+    config = jdiff.TrainConfig(steps=3, batch_size=16, eval_every=3, eval_examples=10)
+    result = jdiff.train(Normalised(), data, config, key=key, progress=False)
+    for name, value in result.denoiser.variables["batch_stats"]["BatchNorm_0"].items():
+        found[f"running_{name}"] = value
+    try:
+        uneven = dataclasses.replace(config, batch_size=15)
+        jdiff.train(Normalised(), data, uneven, key=key, progress=False)
+    except ValueError as error:
+        found["refusal of 15 images"] = str(error)
 
     network = TwoConvolutions()
     for optimizer, rate in (("sgd", 0.02), ("adamw", 1e-3)):

@@ -300,8 +300,12 @@ def test_force_replaces_a_run_and_nothing_else(jdiff_command, data, tmp_path):
     assert found.basis.shape == (64, 2)
 
     # What cannot be fitted or built costs no run.
-    for bad in ("linear:rank=99", "mlp:width=0", "mlp:widht=3"):
-        assert jdiff_command("train", bad, *command, "--force")[0] == 2
+    for bad in (
+        *(["linear:rank=99"], ["mlp:width=0"], ["mlp:widht=3"]),
+        ["mlp:preconditioning=x0", "--preconditioning", "edm"],
+        ["mlp:per_level=karras:4", "--noise", "0.5"],
+    ):
+        assert jdiff_command("train", *bad, *command, "--force")[0] == 2, bad
     assert jdiff.load(tmp_path / "run").image_shape == (8, 8, 1)
 
     (tmp_path / "papers").mkdir()

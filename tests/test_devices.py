@@ -129,6 +129,20 @@ def test_training_sees_the_same_batches(runs: dict, other: str) -> None:
     assert a["sgd_loss"][-5:].mean() < a["sgd_loss"][:5].mean()
 
 
+def test_batch_statistics_are_of_all_devices(runs: dict) -> None:
+    one = runs["one"]
+    for other in OTHERS:
+        # The mean of the devices' means is the batch's, to summation order; a device's own is not:
+        # means of 2 or 4 images of 64 pixels differ by a tenth of their deviation.
+        np.testing.assert_allclose(runs[other]["running_mean"], one["running_mean"], rtol=1e-4)
+        # Variances are those within a device, and so a little smaller.
+        share = runs[other]["running_var"] / one["running_var"]
+        assert np.all((share > 0.5) & (share < 0.9999))
+        devices = int(runs[other]["devices"])
+        assert f"must divide over the {devices} devices" in str(runs[other]["refusal of 15 images"])
+    assert "refusal of 15 images" not in one
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_shared_run_directory(runs: dict, name: str) -> None:
     # The directory changes nothing, and the run that is read again trains no step.

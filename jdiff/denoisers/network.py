@@ -47,10 +47,15 @@ def precondition(
       data_std: scalar, model units.
       y: noisy images [B, H, W, C], model units.
       sigma: [B] > 0.
+
+    Raises:
+      ValueError: on F of another shape.
     """
     c_skip, c_out = PRECONDITIONINGS[preconditioning](sigma, data_std)
     c_in = 1 / jnp.sqrt(sigma**2 + data_std**2)
     f = apply(per_row(c_in, y) * y, jnp.log(sigma) / 4)
+    if jnp.shape(f) != y.shape:  # it would be broadcast
+        raise ValueError(f"F must have the shape of y, {y.shape}; the network gave {jnp.shape(f)}.")
     return per_row(c_skip, y) * y + per_row(c_out, y) * f
 
 
@@ -100,8 +105,8 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
           sigmas: levels it is defined at, decreasing, or None for any.
 
         Warns:
-          UserWarning: if a network whose own row is x0, so that it constrains the samples, is given
-            another.
+          UserWarning: if a network that is meant to constrain the samples, since its own row is x0
+            or it has a bottleneck, is given another.
 
         Raises:
           ValueError: on an unknown preconditioning or a deviation that is not positive.
@@ -110,6 +115,19 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
             preconditioning = default_preconditioning(module)
         _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
         warn_of_detour(module, preconditioning)
+        return cls.trained(module, variables, image_shape, data_std, preconditioning, sigmas)
+
+    @classmethod
+    def trained(
+        cls,
+        module: nn.Module,
+        variables: Any,
+        image_shape: tuple[int, int, int],
+        data_std: float,
+        preconditioning: str,
+        sigmas: Any,
+    ) -> "NetworkDenoiser":
+        """As `create`, of a network whose training has given the warning."""
         data_std = _check.number("data_std", data_std, above=0)
         levels = None if sigmas is None else jnp.asarray(_check.levels("sigmas", sigmas))
         shape = _check.image_shape("image_shape", image_shape)
@@ -143,11 +161,12 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
 
 def warn_of_detour(module: nn.Module, preconditioning: str) -> None:
     """Warns where y is led round a network that is meant to constrain the samples."""
-    if default_preconditioning(module) == "x0" and preconditioning != "x0":
+    narrow = getattr(module, "bottleneck", None) is not None  # a UNet's channels in the middle
+    if (narrow or default_preconditioning(module) == "x0") and preconditioning != "x0":
         warnings.warn(
             f"preconditioning {preconditioning!r} adds c_skip y to the output, so that the noisy "
             f"image goes round {type(module).__name__}, whose bottleneck or width then constrains "
-            "the samples no more; its own row is x0." + _of_tanh(module),
+            "the samples no more; with x0 nothing does." + _of_tanh(module),
             stacklevel=3,
         )
 

@@ -164,6 +164,18 @@ def agreements(a: Any, b: Any, *, seed: int = 0) -> dict[str, Measure]:
     return {name: _measure(name, a, b, seed) for name in PER_IMAGE}
 
 
+def varies(images: Any) -> np.ndarray:
+    """Whether each image has two values that differ, and so a correlation with others.
+
+    Args:
+      images: n >= 1 images (uint8 or unclipped model units) or features.
+
+    Returns:
+      bool [n].
+    """
+    return ~_constant(_float64(inputs.samples("images", images)))
+
+
 def explained_by(
     denoiser: Callable,
     references: Mapping[str, Callable],
@@ -305,13 +317,14 @@ def _float64(array: np.ndarray) -> np.ndarray:
 
 def _centred(name: str, array: np.ndarray) -> np.ndarray:
     x = _float64(array)
+    _refuse(_constant(x), f"{name} must not hold constant images, whose correlation is not defined")
+    return x - x.mean(axis=1, keepdims=True)
+
+
+def _constant(x: np.ndarray) -> np.ndarray:
     # A spread of a few float32 roundings is that of a constant image, and its direction is noise.
     spread, size = np.ptp(x, axis=1), np.abs(x).max(axis=1)
-    _refuse(
-        spread <= 4 * np.finfo(np.float32).eps * size,
-        f"{name} must not hold constant images, whose correlation is not defined",
-    )
-    return x - x.mean(axis=1, keepdims=True)
+    return spread <= 4 * np.finfo(np.float32).eps * size
 
 
 def _direction(name: str, array: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ __all__ = [
     "ResNet",
     "UNet",
     "create",
+    "defaults",
     "flops_per_image",
     "init",
     "num_params",
@@ -147,6 +148,20 @@ def option_types(name: str) -> dict[str, type]:
     return {field: _plain_type(hints[field]) for field in fields}
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """What a network's options are where neither a string nor an image says otherwise.
+
+    Its row of the preconditionings, an option that every network has, is among them.
+
+    Example:
+      >>> defaults("mlp")["width"], defaults("mlp")["preconditioning"]
+      (200, 'x0')
+    """
+    cls, preset = _class_and_preset(name)
+    values = {field: getattr(cls, field, None) for field in option_types(name)}
+    return {"preconditioning": getattr(cls, "preconditioning", "edm"), **values, **preset}
+
+
 def init(module: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Any:
     """Fresh variables of a network, {"params": ...} and, where it has them, {"batch_stats": ...}.
 
@@ -213,4 +228,5 @@ def _plain_type(annotation: Any) -> type:
     if isinstance(annotation, types.UnionType):
         kinds = [a for a in typing.get_args(annotation) if a is not type(None)]
         annotation = kinds[0] if len(kinds) == 1 else object  # of several, the class must check
-    return typing.get_origin(annotation) or annotation
+    plain = typing.get_origin(annotation) or annotation
+    return tuple if plain in (Sequence, list) else plain  # modules must be hashable

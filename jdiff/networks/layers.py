@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff.networks.norms import NormSilu, normalise
+from jdiff.networks.norms import NormActivation, normalise
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # As the library's convolutions spell them.
@@ -334,7 +334,8 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array | None, train: bool = False) -> jax.Array:
         """Returns the block's output; `embedding` is [B, E], or None for none."""
-        act = lambda h: NormSilu(self.norm, self.activation, self.biases, self.dtype)(h, train)
+        kind = (self.norm, self.activation, self.biases, self.dtype)
+        act = lambda h: NormActivation(*kind)(h, train)
         layer = functools.partial(conv, self.features, padding=self.padding, dtype=self.dtype)
         bias = self.biases and self.norm != "batch"
         dense = lambda h: nn.Dense(

@@ -9,6 +9,7 @@ Source of the initialisation: He et al., "Delving Deep into Rectifiers", 2015, e
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -75,10 +76,12 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @staticmethod
-    def image_defaults(image_shape: Sequence[int]) -> dict[str, int]:
-        """The options that `networks.create` sets by the size of the images: none."""
-        del image_shape
-        return {}
+    def image_defaults(image_shape: Sequence[int]) -> dict[str, Any]:
+        """The options that `networks.create` sets by the size of the images.
+
+        Points (one pixel) are no images, and tanh could not reach those beyond 1.
+        """
+        return {"output": "linear"} if image_shape[0] * image_shape[1] == 1 else {}
 
     @nn.nowrap
     def check_image(self, image_shape: Sequence[int]) -> None:

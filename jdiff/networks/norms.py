@@ -113,7 +113,7 @@ def normalise(
     )(x)
 
 
-class NormSilu(nn.Module):
+class NormActivation(nn.Module):
     """act(norm(x)), [B, H, W, C] -> like x, act SiLU unless told otherwise.
 
     The library's group norm, differentiated by jax, takes the time of one with a hand-written

@@ -28,7 +28,7 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.networks import fields, layers
-from jdiff.networks.norms import NormSilu
+from jdiff.networks.norms import NormActivation
 from jdiff.networks.unet import max_levels
 
 NORMS = ("batch", "bias_free_batch", "none")
@@ -137,7 +137,7 @@ class PaperUNet(nn.Module):
                     features, use_bias=False, kernel_init=layers.kernel_init, dtype=dtype
                 )
                 h = h + project(embedding)[:, None, None, :]
-            return NormSilu(norm, "relu", self.biases, dtype)(h, train)
+            return NormActivation(norm, "relu", self.biases, dtype)(h, train)
 
         widths = [self.width * 2**level for level in range(self.levels)]
         passed, h = [], x

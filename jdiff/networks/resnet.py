@@ -21,7 +21,7 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.networks import fields, layers
-from jdiff.networks.norms import NormSilu
+from jdiff.networks.norms import NormActivation
 
 NORMS = ("none", "batch")
 
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
         for _ in range(self.depth):
             # Batch norm would take a bias away again.
             added = conv(use_bias=self.norm != "batch")(embedded(h))
-            added = NormSilu(self.norm, "relu", True, dtype)(added, train)
+            added = NormActivation(self.norm, "relu", True, dtype)(added, train)
             if self.dropout:
                 added = nn.Dropout(self.dropout, deterministic=not train)(added)
             h = h + added

@@ -23,7 +23,7 @@ import numpy as np
 
 from jdiff import _check
 from jdiff.networks import fields, layers
-from jdiff.networks.norms import ACTIVATIONS, NORMS, NormSilu
+from jdiff.networks.norms import ACTIVATIONS, NORMS, NormActivation
 
 
 class UNet(nn.Module):
@@ -181,7 +181,7 @@ class UNet(nn.Module):
                 h = layers.TransposedConv(features, biases, dtype)(h)
 
         # The head starts at zero: training starts from F = 0.
-        h = NormSilu(self.norm, self.activation, self.biases)(h.astype(jnp.float32), train)
+        h = NormActivation(self.norm, self.activation, self.biases)(h.astype(jnp.float32), train)
         zeros = nn.initializers.zeros
         head = layers.conv(
             x.shape[-1], padding=self.padding, use_bias=self.biases, kernel_init=zeros

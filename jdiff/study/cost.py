@@ -1,5 +1,6 @@
 """What a study costs, said before it starts; and budgets as numbers of steps."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -39,11 +40,7 @@ def steps(
     if budget.unit == "steps":
         ratio = 1.0
         if budget.image_shape is not None:
-            here, there = (
-                networks.flops_per_image(networks.create(architecture.name, shape), shape)
-                for shape in (data.image_shape, budget.image_shape)
-            )
-            ratio = max(1.0, here / there)
+            ratio = max(1.0, _ratio(architecture, data.image_shape, budget.image_shape))
         if budget.amount < ratio:
             raise ValueError(
                 f"budget must buy at least one step of {architecture.label}: on images as large as "
@@ -64,6 +61,22 @@ def steps(
     assert result.images_per_s is not None  # more than one step was made
     a_step = batch_size / result.images_per_s
     return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
+
+
+def _ratio(architecture: Architecture, here: tuple[int, ...], there: tuple[int, ...]) -> float:
+    """FLOPs of a network of this name at one image shape over those at another.
+
+    Its options are left aside, so that networks of one name train for equally many steps. Where
+    that cannot be built, at shapes that it was not made for, the values of an image count.
+    """
+    try:
+        flops = [
+            networks.flops_per_image(networks.create(architecture.name, shape), shape)
+            for shape in (here, there)
+        ]
+    except (TypeError, ValueError):
+        return math.prod(here) / math.prod(there)
+    return flops[0] / flops[1]
 
 
 def _at_least_one(budget: Budget, architecture: Architecture, steps: int, a_step: float) -> int:

@@ -24,6 +24,7 @@ from jdiff.denoisers import (
     OptimalDenoiser,
 )
 from jdiff.metrics import Measure
+from jdiff.metrics.agreement import varies
 
 Found = dict[str, Measure]
 PIXELS = "pixels"
@@ -242,7 +243,9 @@ def _equivariance(subject: Subject, space: str) -> Found:
         levels=levels,
         num_images=subject.num_images("equivariance_error"),
     )
-    return {f"equivariance_error step {m.constants['step']}": m for m in found}
+    # Shifts by 2^halvings pixels, which a network may commute with, need an image twice as large.
+    kept = [m for m in found if m.constants["step"] == 1 or levels >= halvings]
+    return {f"equivariance_error step {m.constants['step']}": m for m in kept}
 
 
 def _explained(subject: Subject, space: str) -> Found:
@@ -270,11 +273,13 @@ def _agreements(subject: Subject, space: str) -> Found:
     made: Found = {}
     for reference, denoiser in subject.references.items():
         other = np.asarray(subject.redraw(denoiser))
-        for name, found in metrics.agreements(subject.samples, other).items():
+        vary = varies(subject.samples) & varies(other)
+        if np.sum(vary) < 2:
+            continue
+        about = {"samples_of": reference, "constant_pairs_left_out": int(np.sum(~vary))}
+        for name, found in metrics.agreements(subject.samples[vary], other[vary]).items():
             key = f"explained_by samples of {reference} {name}"
-            made[key] = dataclasses.replace(
-                found, constants={"samples_of": reference, **found.constants}
-            )
+            made[key] = dataclasses.replace(found, constants={**about, **found.constants})
     return made
 
 

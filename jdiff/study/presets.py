@@ -14,6 +14,8 @@ _CHANGES: dict[str, Any] = {
     "batch_size": 64,
 }
 _UNET = "unet:width=16,levels=2"
+# With the image as its target all that a sample is has come through the network.
+_X0 = ",preconditioning=x0"
 
 PRESETS: dict[str, Study | LawStudy] = {
     # The main job: two closed forms and two networks on scikit-learn's digits, in minutes.
@@ -24,17 +26,17 @@ PRESETS: dict[str, Study | LawStudy] = {
     "unet-changes": Study(
         name="unet-changes",
         architectures=(
-            _UNET,
-            f"{_UNET},skips=false",
-            "unet:width=16,levels=1",
-            "unet:width=16,levels=3",
-            "unet:width=4,levels=2",
-            f"{_UNET},padding=circular",
-            f"{_UNET},norm=none",
-            f"{_UNET},norm=batch",
-            f"{_UNET},norm=bias_free_batch",
-            f"{_UNET},time=false",
-            f"{_UNET},per_level=vp_cosine:4",
+            _UNET + _X0,
+            f"{_UNET},skips=false" + _X0,
+            "unet:width=16,levels=1" + _X0,
+            "unet:width=16,levels=3" + _X0,
+            "unet:width=4,levels=2" + _X0,
+            f"{_UNET},padding=circular" + _X0,
+            f"{_UNET},norm=none" + _X0,
+            f"{_UNET},norm=batch" + _X0,
+            f"{_UNET},norm=bias_free_batch" + _X0,
+            f"{_UNET},time=false" + _X0,
+            f"{_UNET},per_level=vp_cosine:4" + _X0,
             "paper_unet:width=16,levels=2,per_level=vp_cosine:4",
         ),
         budget=Budget(600),

@@ -16,6 +16,7 @@ from jdiff import _files, metrics, networks, noise, parallel, sampling, training
 from jdiff._flops import count as count_flops
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser, OptimalDenoiser
+from jdiff.metrics.agreement import varies
 from jdiff.sampling.solvers import SOLVERS
 from jdiff.study import interpret
 from jdiff.study.config import Architecture, Study
@@ -281,11 +282,11 @@ def _measure(
 
 def _agreement(samples: np.ndarray, optimal: np.ndarray) -> metrics.Measure | None:
     """Pearson's r to the optimal samples; pairs with a constant image have none and are counted."""
-    varies = (np.ptp(samples, axis=(1, 2, 3)) > 0) & (np.ptp(optimal, axis=(1, 2, 3)) > 0)
-    if varies.sum() < 2:
+    vary = varies(samples) & varies(optimal)
+    if np.sum(vary) < 2:
         return None
-    r = metrics.pearson_r(samples[varies], optimal[varies])
-    left_out = {"constant_pairs_left_out": int(np.sum(~varies))}
+    r = metrics.pearson_r(samples[vary], optimal[vary])
+    left_out = {"constant_pairs_left_out": int(np.sum(~vary))}
     return dataclasses.replace(r, constants={**r.constants, **left_out})
 
 

@@ -15,7 +15,7 @@ from jdiff import _check, data, parallel, report
 from jdiff.study import claims, cost, files, laws, row
 from jdiff.study.config import LEAST_TRAIN, Architecture, Study, check_data
 from jdiff.study.laws import LawStudy
-from jdiff.training import TrainConfig, check_batch_size
+from jdiff.training import TrainConfig, check_network
 from jdiff.training.rundir import differences
 
 
@@ -78,8 +78,8 @@ def run(
     for architecture, n, _ in plan:
         architecture.check(references[n].data)
         if not architecture.closed_form:
-            shape = references[n].data.image_shape
-            check_batch_size(architecture.network(shape), shape, study.batch_size)
+            images = references[n].data
+            check_network(architecture.network(images.image_shape), images, study.batch_size)
     flops = {
         entry: row.flops_per_image(entry[0], references[entry[1]].data)
         for entry in plan

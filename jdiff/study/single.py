@@ -62,9 +62,13 @@ def train(
         )
     denoiser = architecture.fit(images, seed=seed) if architecture.closed_form else None
     network: Any = None
+    grid = None if architecture.per_level is None else noise.parse_grid(architecture.per_level)
     if denoiser is None:
         network = architecture.network(images.image_shape)
         training.check_arguments(network, images, config, key)
+        config = _with_preconditioning(config, architecture)
+        if grid is not None:
+            training.check_noise(config)
     if force and (Path(out) / "config.json").exists() and parallel.is_writer():
         RunDirectory(out).config()  # a run, and of this version: nothing else is removed
         shutil.rmtree(out)
@@ -81,27 +85,28 @@ def train(
         }
         parallel.on_writer(lambda: save(out, denoiser, described))
         return f"fitted {architecture.label} to {images.num_train} images: {out}"
+    options: Any = {"key": key, "run_dir": out}
+    if grid is None:
+        result = training.train(network, images, config, **options)
+    else:
+        result = training.train_levels(network, images, config, grid, **options)
+    loss = np.mean(result.history["loss"][-50:])
+    held_out_loss = result.history["held_out_loss"][-1]
+    each = "" if grid is None else " a level"
+    return (
+        f"trained {architecture.label} for {config.steps} steps{each} on {images.num_train} "
+        f"images: loss {loss:.4g}, held out {held_out_loss:.4g}; {out}"
+    )
+
+
+def _with_preconditioning(config: TrainConfig, architecture: Architecture) -> TrainConfig:
     named = architecture.preconditioning
     if None not in (named, config.preconditioning) and named != config.preconditioning:
         raise ValueError(
             f"preconditioning is {named!r} in {architecture.label} and {config.preconditioning!r} "
             "beside it: give one of them."
         )
-    if named is not None:
-        config = dataclasses.replace(config, preconditioning=architecture.preconditioning)
-    options: Any = {"key": key, "run_dir": out}
-    if architecture.per_level is None:
-        result = training.train(network, images, config, **options)
-    else:
-        grid = noise.parse_grid(architecture.per_level)
-        result = training.train_levels(network, images, config, grid, **options)
-    loss = np.mean(result.history["loss"][-50:])
-    held_out_loss = result.history["held_out_loss"][-1]
-    each = "" if architecture.per_level is None else " a level"
-    return (
-        f"trained {architecture.label} for {config.steps} steps{each} on {images.num_train} "
-        f"images: loss {loss:.4g}, held out {held_out_loss:.4g}; {out}"
-    )
+    return config if named is None else dataclasses.replace(config, preconditioning=named)
 
 
 def sample(

@@ -75,11 +75,7 @@ def train_levels(
     config = TrainConfig() if config is None else config
     check_arguments(network, data, config, key)
     levels = _check.levels("sigmas", sigmas)
-    if config.noise != TrainConfig.noise:
-        raise ValueError(
-            f"config.noise must be left at its default, since sigmas name the levels; got "
-            f"{config.noise!r}."
-        )
+    check_noise(config)
     preconditioning = config.preconditioning or default_preconditioning(network)
     run = None
     if run_dir is not None:
@@ -109,6 +105,15 @@ def train_levels(
         {name: sum(r.seconds[name] for r in results) for name in results[0].seconds},
         float(np.mean(rates)) if rates else None,
     )
+
+
+def check_noise(config: TrainConfig) -> None:
+    """Refuses a config that names noise levels, where those of networks are named beside it."""
+    if config.noise != TrainConfig.noise:
+        raise ValueError(
+            f"config.noise must be left at its default, since sigmas name the levels; got "
+            f"{config.noise!r}."
+        )
 
 
 def level_dir(run_dir: str | os.PathLike, number: int) -> Path:

@@ -6,6 +6,7 @@ ahead, no more), the history in one array a call, and never saves weights that a
 
 import dataclasses
 import functools
+import inspect
 import os
 import sys
 import time
@@ -73,9 +74,15 @@ def train(
     Returns:
       A `TrainResult`.
 
+    Warns:
+      UserWarning: if a network that is meant to constrain the samples is given a preconditioning
+        that leads the noisy image round it.
+
     Raises:
-      TypeError: if `network` is no linen module, `data` no ImageData, or the key of another kind.
-      ValueError: if the run directory belongs to another configuration, or labels are missing.
+      TypeError: if `network` is no linen module or is not called so, `data` no ImageData, or the
+        key of another kind.
+      ValueError: if the run directory belongs to another configuration, labels are missing, F is
+        not like x, or a batch does not suit batch statistics.
       FloatingPointError: if the training loss stops being finite; the last good checkpoint stays.
 
     Example:
@@ -155,14 +162,10 @@ def train(
         if run is not None:
             run.close()
 
-    denoiser = NetworkDenoiser.create(
-        network,
-        # Not bound to a device: samples may lie on any.
-        jax.tree.map(jnp.asarray, jax.device_get(parallel.unstack(state.ema))),
-        data.image_shape,
-        data_std=data_std,
-        preconditioning=preconditioning,
-        sigmas=config.sigmas,
+    # Not bound to a device: samples may lie on any.
+    variables = jax.tree.map(jnp.asarray, jax.device_get(parallel.unstack(state.ema)))
+    denoiser = NetworkDenoiser.trained(
+        network, variables, data.image_shape, data_std, preconditioning, config.sigmas
     )
     return TrainResult(denoiser, as_arrays(lines), clock.seconds(), clock.images_per_s())
 
@@ -265,13 +268,28 @@ class _Run:
 
 def check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
     """Refuses what `train` cannot train with; its TypeErrors and ValueErrors."""
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"network must be a flax.linen module; got {network!r}.")
     if not isinstance(data, ImageData):
         raise TypeError(f"data must be an ImageData (see jdiff.data); got {type(data).__name__}.")
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig; got {type(config).__name__}.")
     _check.key("key", key)
+    check_network(network, data, config.batch_size)
+
+
+def check_network(network: Any, data: ImageData, batch_size: int) -> None:
+    """Refuses a network that cannot be trained on these images in batches of this size.
+
+    Nothing is computed: the network is traced.
+
+    Raises:
+      TypeError: on no linen module, one with a field that is not hashable, or one that is not
+        called as networks are.
+      ValueError: on F of another shape than x, labels that are missing or too many, or a batch that
+        batch statistics cannot be taken of.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a flax.linen module; got {network!r}.")
+    _check_fields(network)
     wanted = getattr(network, "num_classes", None)
     if wanted is not None and data.labels is None:
         raise ValueError(
@@ -282,14 +300,7 @@ def check_arguments(network: Any, data: Any, config: Any, key: Any) -> None:
         raise ValueError(
             f"data has {data.num_classes} classes, but the network has num_classes={wanted}."
         )
-    check_batch_size(network, data.image_shape, config.batch_size)
-
-
-def check_batch_size(
-    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int
-) -> None:
-    """Refuses batches that a network with batch statistics cannot take them of, a ValueError."""
-    if not _has_statistics(network, tuple(image_shape)):
+    if not _has_statistics(network, tuple(data.image_shape)):
         return
     devices = parallel.num_devices()
     if batch_size % devices:
@@ -304,11 +315,35 @@ def check_batch_size(
         )
 
 
+def _check_fields(network: nn.Module) -> None:
+    """Refuses options that a compiled program cannot be kept by."""
+    for field in dataclasses.fields(network):
+        value = getattr(network, field.name, None)
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(
+                f"network's field {field.name} must be hashable, since it is part of the compiled "
+                f"program: a tuple for a list; got {type(value).__name__} {value!r}."
+            ) from None
+
+
 @functools.lru_cache(maxsize=64)
 def _has_statistics(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a network has variables beside its parameters; traced once."""
-    x, c_noise = jnp.zeros((1, *image_shape), jnp.float32), jnp.zeros((1,), jnp.float32)
+    """Whether a network has variables beside its parameters; traced once, and its call with it."""
+    called = f"{type(network).__name__} must be called as (x, c_noise, labels=None, train=False)"
+    x, c_noise = jnp.zeros((2, *image_shape), jnp.float32), jnp.zeros((2,), jnp.float32)
+    try:
+        inspect.signature(network.__call__).bind(x, c_noise, labels=None, train=False)
+    except TypeError as error:
+        raise TypeError(f"network {called}; {error}.") from None
     variables = jax.eval_shape(network.init, jax.random.key(0), x, c_noise)
+    conditional = getattr(network, "num_classes", None) is not None
+    labels = jnp.zeros(2, jnp.int32) if conditional else None
+    f = jax.eval_shape(lambda v: network.apply(v, x, c_noise, labels=labels), variables)
+    if getattr(f, "shape", None) != x.shape:
+        got = getattr(f, "shape", type(f).__name__)
+        raise ValueError(f"network {called} and return F like x; got {got} for x {x.shape}.")
     return bool(set(variables) - {"params", "intermediates"})
 
 

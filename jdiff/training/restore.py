@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdiff._files import plain
@@ -50,13 +51,10 @@ def restore(run_dir: str | os.PathLike, network: nn.Module) -> NetworkDenoiser:
         checkpoints.close()
     if found is None:
         raise FileNotFoundError(f"run_dir {run.path} has no checkpoint yet.")
-    return NetworkDenoiser.create(
-        network,
-        jax.tree.map(jax.numpy.asarray, found[1].ema),
-        image_shape,
-        data_std=described["data"]["std"],
-        preconditioning=described["preconditioning"],
-        sigmas=config.sigmas,
+    variables = jax.tree.map(jnp.asarray, found[1].ema)
+    data_std, preconditioning = described["data"]["std"], described["preconditioning"]
+    return NetworkDenoiser.trained(
+        network, variables, image_shape, data_std, preconditioning, config.sigmas
     )
 
 

@@ -30,7 +30,8 @@ class TrainConfig:
         min(ema_decay, (1 + t) / (10 + t)).
       preconditioning: edm, x0, eps or v; None takes the network's own default.
       noise: the distribution of training levels by name, or one level as a number.
-      label_dropout: the share of examples whose label is replaced by the null class.
+      label_dropout: the share of examples whose label is replaced by the null class; with 0 that
+        class is not learned, and nothing can be guided.
       optimizer: "adamw" or "sgd".
       eval_every: steps between held-out losses; None makes twenty of them.
       eval_examples: held-out draws that each of them is a mean over, the same ones every time.
@@ -66,7 +67,7 @@ class TrainConfig:
         _check.number("learning_rate", self.learning_rate, above=0)
         _check.number("weight_decay", self.weight_decay, above=0, closed="[")
         _check.number("ema_decay", self.ema_decay, above=0, below=1, closed="[")
-        _check.number("label_dropout", self.label_dropout, above=0, below=1, closed="[]")
+        _check.number("label_dropout", self.label_dropout, above=0, below=1, closed="[")
         _check.choice("schedule", self.schedule, SCHEDULES)
         _check.choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.preconditioning is not None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdiff import networks
 from jdiff.denoisers import Denoiser, NetworkDenoiser
 from jdiff.denoisers.network import (
     PRECONDITIONINGS,
@@ -230,6 +231,25 @@ def test_labels_reach_the_module_and_null_is_no_label(rng):
     at = lambda labels: np.asarray(call(denoiser, y, jnp.float32(1), labels))
     np.testing.assert_array_equal(at(None), at(jnp.array([2, 2])))
     assert np.abs(at(jnp.array([0, 1])) - at(None)).max() > 1e-3
+
+
+def test_f_of_another_shape_is_refused():
+    class Gray(nn.Module):
+        @nn.compact
+        def __call__(self, x, c_noise, labels=None, train=False):
+            return x.mean((1, 2), keepdims=True)  # which would be broadcast
+
+    y = jnp.zeros((2, *SHAPE))
+    with refused(ValueError, f"F must have the shape of y, {(2, *SHAPE)}; the network gave"):
+        NetworkDenoiser.create(Gray(), {}, SHAPE, data_std=0.5)(y, jnp.float32(1))
+
+
+def test_a_bottleneck_that_is_gone_round_is_warned_of():
+    narrow = networks.UNet(width=8, levels=1, bottleneck=2, skips=False)
+    make = lambda **options: NetworkDenoiser.create(narrow, {}, SHAPE, data_std=0.5, **options)
+    with pytest.warns(UserWarning, match="'edm' adds c_skip y .* goes round UNet"):
+        make()
+    assert make(preconditioning="x0").preconditioning == "x0"
 
 
 def test_a_module_names_its_own_default():

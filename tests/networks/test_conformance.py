@@ -150,7 +150,7 @@ def test_training_reaches_every_parameter_and_draws_what_it_says(case):
     assert same == (dropout == 0 and not has_statistics)
 
 
-@cases("unet-blind", "paper_unet-told", "resnet-circular", "mlp-silu")
+@cases("unet-blind", "paper_unet-told", "resnet-circular", "mlp-silu", "bottleneck_mlp")
 def test_eager_jit_and_pmap_agree(case):
     module, variables, x, c_noise, labels = case
     y = np.asarray(evaluate(module, variables, x, c_noise, labels))

@@ -1,5 +1,6 @@
 """The table of networks: creation, options, counts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -43,7 +44,9 @@ def test_every_network_is_created_without_options_for_any_shape(name, image_shap
 )
 def test_defaults_follow_the_image(image_shape, width, levels):
     assert networks.create("unet", image_shape) == UNet(width=width, levels=levels)
-    assert networks.create("mlp", image_shape) == MLP()
+    # Points may lie beyond 1, where tanh does not reach.
+    output = "linear" if image_shape[:2] == (1, 1) else "tanh"
+    assert networks.create("mlp", image_shape) == MLP(output=output)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,7 @@ def test_tuple_options_of_a_registered_class_are_read_from_numbers_and_text(monk
     class Taps(nn.Module):
         taps: tuple[int, ...] = ()
         shares: tuple[float, ...] = ()
+        features: Sequence[int] = ()  # as linen's own examples annotate a list
 
         @nn.compact
         def __call__(self, x, c_noise, labels=None, train=False):
@@ -234,7 +238,19 @@ def test_tuple_options_of_a_registered_class_are_read_from_numbers_and_text(monk
     assert make(taps="1+2", shares="0.5+1") == Taps((1, 2), (0.5, 1.0))
     assert make(taps=3, shares=[0.5]) == Taps((3,), (0.5,))
     assert hash(make(taps=[1, 2])) == hash(Taps((1, 2)))
+    assert make(features="16+32") == make(features=[16, 32]) == Taps(features=(16, 32))
     assert Architecture.parse("taps:taps=1+2").network((8, 8, 1)) == Taps((1, 2))
+
+
+def test_defaults_are_those_of_class_preset_and_preconditioning():
+    assert networks.defaults("kamb_unet") == {
+        **networks.defaults("paper_unet"),
+        **networks.PRESETS["kamb_unet"][1],
+    }
+    for name, cls in networks.NETWORKS.items():
+        options = networks.defaults(name)
+        assert options.pop("preconditioning") == getattr(cls, "preconditioning", "edm")
+        assert cls(**options) == cls()
 
 
 def test_what_cannot_be_registered_is_refused():

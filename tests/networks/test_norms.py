@@ -34,7 +34,7 @@ def norm_silu(x, scale, bias, groups):
 
 @pytest.fixture
 def norm_case(rng):
-    module = norms.NormSilu()
+    module = norms.NormActivation()
     x = 2 * draw(rng, 3, 4, 5, 12) + 1
     scale, bias = 1 + 0.3 * draw(rng, 12), 0.3 * draw(rng, 12)
     variables = {"params": {"GroupNorm_0": {"scale": scale, "bias": bias}}}
@@ -76,7 +76,7 @@ def test_norm_silu_gradients_equal_differences_of_the_formula(norm_case, rng):
 
 def test_norm_none_is_silu_alone(rng):
     x = draw(rng, 2, 3, 3, 8)
-    module = norms.NormSilu("none")
+    module = norms.NormActivation("none")
     variables = module.init(jax.random.key(0), x)
     assert variables == {}
     np.testing.assert_array_equal(module.apply(variables, x), nn.silu(x))

@@ -39,7 +39,7 @@ def test_it_equals_the_formula(skips, padding, rng, variables_for, convolved):
         return convolved(h, parameters[f"Conv_{next(convolutions)}"]["kernel"], padding)
 
     def conv_norm_relu(h, norm=True):
-        h, name = conv(h), f"NormSilu_{next(normalisations)}"
+        h, name = conv(h), f"NormActivation_{next(normalisations)}"
         if norm:
             scale = parameters[name]["BiasFreeBatchNorm_0"]["scale"]
             h = h * scale / statistics[name]["BiasFreeBatchNorm_0"]["deviation"]

@@ -43,7 +43,7 @@ def test_it_equals_the_formula(k, padding, norm, rng, variables_for, convolved):
     def normalised(h, i):
         if norm == "none":
             return h
-        layer, s = (tree[f"NormSilu_{i}"]["BatchNorm_0"] for tree in (p, stats))
+        layer, s = (tree[f"NormActivation_{i}"]["BatchNorm_0"] for tree in (p, stats))
         return (h - s["mean"]) / np.sqrt(s["var"] + 1e-5) * layer["scale"] + layer["bias"]
 
     h = conv(np.asarray(x, np.float64), p["Conv_0"])

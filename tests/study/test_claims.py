@@ -78,13 +78,30 @@ def test_too_few_seeds_cannot_tell(name):
 def test_other_kinds_closed_forms_and_own_grids_are_no_changes(name):
     others = [
         *seeds("linear", [9.0]),
-        *seeds("mlp", [9.0, 8.0, 7.0], word="unrealistic"),
+        *seeds("mlp", [9.0, 8.0, 7.0], word="unrealistic"),  # alone of its kind
         *seeds("unet:per_level=vp_cosine:4", [9.0, 8.0, 7.0], word="unrealistic"),
     ]
     same = seeds("unet:width=8", [0.2, 0.3, 0.25])
     shown, evidence = one(name, [*others[:1], *FIRST, *others[1:], *same])
     assert shown is False
     assert evidence.startswith("0 of 1 changes")
+
+
+def test_every_kind_is_judged_by_its_own_first():
+    others = seeds("mlp", [9.0, 8.0, 7.0], word="unrealistic")
+    others += seeds("mlp:width=8", [6.0, 5.0, 4.0], word="unrealistic")
+    same = seeds("unet:width=8", [0.2, 0.3, 0.25])
+    shown, evidence = one("differ", [*FIRST, *same, *others])
+    assert shown  # one of two
+    assert "0 of 1 changes leave the range that the Fréchet distance of unet has" in evidence
+    assert "1 of 1 changes leave the range that the Fréchet distance of mlp has" in evidence
+    # Changes of what is unrealistic itself do not count, neither way.
+    shown, evidence = one("unrealistic", [*FIRST, *same, *others])
+    assert shown is False
+    assert evidence.endswith(
+        "mlp is unrealistic too (precision 0.9), so that its changes do not count."
+    )
+    assert one("unrealistic", others)[0] is None
 
 
 def test_a_first_network_that_failed_is_not_replaced():
@@ -125,11 +142,22 @@ def test_unrealistic_changes_are_counted_by_most_of_their_runs():
     ids=["both", "no copies", "no creations", "reversed"],
 )
 def test_wide_memorizes_and_from_some_width_down_it_creates(words, shown):
-    rows = [record(f"mlp:width={w}", 0, v) for w, v in zip((8, 16, 32, 64), words, strict=True)]
+    rows = [
+        row
+        for width, word in zip((8, 16, 32, 64), words, strict=True)
+        for row in worded(f"mlp:width={width}", [word] * 3)
+    ]
     # The order of the rows does not matter.
     assert one("width", rows)[0] is one("width", rows[::-1])[0] is shown
-    assert one("width", rows[:2])[0] is None
-    assert one("width", [*rows, record("unet:width=4")])[0] is None  # two kinds
+    assert one("width", rows[:6])[0] is None  # two widths
+    assert one("width", [row for row in rows if row["seed"]])[0] is None  # two seeds
+    assert one("width", [*rows, *worded("unet:width=4", [words[0]] * 3)])[0] is None  # two kinds
+    # One that differs in more than its width, and one whose width is the class's own.
+    deep = worded("mlp:width=128,depth=2", ["memorizes"] * 3)
+    assert one("width", [*rows, *deep])[0] is None
+    plain = worded("mlp", ["creates"] * 3)
+    assert one("width", [*rows, *plain])[0] is False
+    assert "creates 3 of 3" in one("width", [*rows, *plain])[1].split("200:")[1]
 
 
 MEASURED = "explained_by__samples__of__optimal__pearson_r"
@@ -164,7 +192,14 @@ def test_sight_is_a_correlation_over_networks():
     assert one("sight", rows(rising) + round_)[1] == evidence
     assert one("sight", rows(rising[::-1]))[0] is False
     assert one("sight", rows(rising[:2]))[0] is None
-    assert one("sight", rows([0.5] * 6))[0] is None  # no order among equals
+    # Three in order are one of six orders; four, of which two see equally far, two of 24.
+    assert one("sight", rows(rising[:3]))[0] is None
+    assert one("sight", rows(rising[:4], (3, 5, 5, 7)))[0] is None
+    assert one("sight", rows(rising[:4]))[0] is True
+    assert "p = 0.042" in one("sight", rows(rising[:4]))[1]
+    assert one("sight", rows([0.1, 0.3, 0.2, 0.4]))[0] is False
+    assert one("sight", [row for row in rows(rising) if row["seed"]])[0] is None
+    assert one("sight", rows([0.5] * 6))[0] is False  # no order among equals
     assert one("sight", [record("resnet", i, field=3) for i in range(4)])[0] is None
 
 
@@ -173,13 +208,22 @@ def error(label, values):
 
 
 def test_padding_compares_networks_that_differ_in_it_alone():
-    circular = error("resnet:depth=2,padding=circular", [[0.0, 0.02], [0.0, 0.01]])
-    zeros = error("resnet:depth=2", [[0.1, 0.3], [0.2, 0.2]])
+    circular = error("resnet:depth=2,padding=circular", [[0.0, 2e-6], [0.0, 1e-6], [0.0, 0.0]])
+    zeros = error("resnet:depth=2", [[0.1, 0.3], [0.2, 0.2], [0.1, 0.1]])
     # 1x1 convolutions see no edge, whatever the padding: they are no pair of the others.
-    points = error("resnet:depth=2,kernel_size=1", [[0.0, 0.0]])
+    points = error("resnet:depth=2,kernel_size=1", [[0.0, 0.0]] * 3)
     assert one("padding", [*circular, *zeros, *points])[0] is True
-    worse = error("resnet:depth=4,padding=circular", [[0.4, 0.6]])
-    assert one("padding", [*circular, *zeros, *worse, *error("resnet:depth=4", [0.1])])[0] is False
+    spelled = error("resnet:padding=zeros,depth=2", [0.1, 0.1, 0.1])
+    assert one("padding", [*circular, *spelled])[0] is True
+    assert one("padding", [*circular[:2], *zeros])[0] is None  # two seeds
+    worse = error("resnet:depth=4,padding=circular", [0.4, 0.5, 0.6])
+    assert (
+        one("padding", [*circular, *zeros, *worse, *error("resnet:depth=4", [0.1] * 3)])[0] is False
+    )
+    # Smaller than with zeros is not alike, and zeros that are alike are no evidence either.
+    less = error("resnet:depth=4,padding=circular", [0.04, 0.05, 0.06])
+    assert one("padding", [*less, *error("resnet:depth=4", [0.1] * 3)])[0] is False
+    assert one("padding", [*circular, *error("resnet:depth=2", [1e-4] * 3)])[0] is False
     assert one("padding", [*circular, *points])[0] is None
 
 

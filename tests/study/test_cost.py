@@ -2,6 +2,7 @@
 
 import types
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -40,6 +41,21 @@ def test_steps_are_divided_by_the_ratio_of_flops_on_larger_images(spec):
     assert cost.steps(budget, architecture, data_of(16), 8) == expected
     assert cost.steps(budget, architecture, data_of(8), 8) == 1000
     assert cost.steps(budget, architecture, data_of(4), 8) == 1000  # never more
+
+
+@pytest.mark.core
+def test_what_is_not_made_for_small_images_counts_by_their_values(monkeypatch):
+    class Large(nn.Module):
+        width: int  # without a default
+
+        @nn.compact
+        def __call__(self, x, c_noise, labels=None, train=False):
+            return nn.Dense(1)(nn.Dense(self.width)(x))
+
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    networks.register("large", Large)
+    budget, architecture = Budget(1000, image_shape=(8, 8, 1)), Architecture.parse("large:width=4")
+    assert cost.steps(budget, architecture, data_of(16), 8) == 250
 
 
 @pytest.mark.core

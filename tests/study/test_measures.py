@@ -2,6 +2,7 @@
 
 import inspect
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -92,6 +93,38 @@ def test_measures_of_a_denoiser(digits):
     assert [k for k in found if k.startswith("equivariance")] == [
         "equivariance_error step 1", "equivariance_error step 2"
     ]  # fmt: skip
+
+
+def test_a_constant_sample_leaves_out_its_pair_and_is_counted(digits):
+    denoiser = jdiff.LinearDenoiser.fit(digits.images)
+    redraw = lambda other: digits.held_out[:40] / np.float32(127.5) - 1
+    samples = digits.images[:40].copy()
+    samples[3] = 0
+    take = lambda x: measure(
+        Subject(x, digits, denoiser, redraw=redraw), ["agreements"], say=SILENT
+    ).measures["explained_by samples of linear pearson_r"]
+    found = take(samples)
+    assert found.constants["constant_pairs_left_out"] == 1
+    assert len(found.per_sample) == 39
+    rest = metrics.pearson_r(
+        np.delete(digits.images[:40], 3, 0), np.delete(digits.held_out[:40], 3, 0)
+    )
+    assert found.value == pytest.approx(rest.value, rel=1e-6)
+
+
+def test_shifts_that_the_image_has_no_room_for_are_left_out(digits):
+    class Halving(nn.Module):
+        halvings = 3
+
+        @nn.compact
+        def __call__(self, x, c_noise, labels=None, train=False):
+            return x
+
+    denoiser = jdiff.NetworkDenoiser.create(Halving(), {}, digits.image_shape, data_std=0.5)
+    small = Subject(digits.images[:40], digits, denoiser)
+    assert list(measure(small, ["equivariance_error"], say=SILENT).measures) == [
+        "equivariance_error step 1"  # 8 pixels are the whole image: the shift is none
+    ]
 
 
 def test_levels_are_the_denoisers_own(digits):

@@ -73,9 +73,10 @@ def test_it_denoises_better_than_the_best_linear_denoiser(few, name, options):
     [
         pytest.param("unet", {"width": 16, "levels": 2}, 300, True, marks=CONVOLUTIONS),
         ("mlp", {"width": 256, "depth": 3}, 600, True),
-        ("bottleneck_mlp", {"width": 16, "code_dim": 1}, 600, False),
+        ("bottleneck_mlp", {"width": 64, "depth": 2, "code_dim": 16}, 600, True),
+        ("bottleneck_mlp", {"width": 16, "depth": 1, "code_dim": 1}, 600, False),
     ],
-    ids=["wide UNet", "wide MLP", "narrow bottleneck"],
+    ids=["wide UNet", "wide MLP", "wide bottleneck", "narrow bottleneck"],
 )
 def test_wide_networks_know_eight_images_by_heart_and_a_narrow_code_does_not(
     name, options, steps, copies
@@ -91,8 +92,10 @@ def test_wide_networks_know_eight_images_by_heart_and_a_narrow_code_does_not(
         ema_decay=0.99,
         eval_every=steps,
     )
-    trained = train(network, data, config, key=jax.random.key(1), progress=False).denoiser
-    samples = jdiff.sample(trained, jax.random.key(2), 64, solver="heun")
+    result = train(network, data, config, key=jax.random.key(1), progress=False)
+    loss = result.history["loss"]
+    assert loss[-50:].mean() < loss[:20].mean() / 4  # the narrow one has learnt something, too
+    samples = jdiff.sample(result.denoiser, jax.random.key(2), 64, solver="heun")
     found = jdiff.metrics.memorized_fraction(samples, data.images, data.held_out)
     assert found.interval is not None
     low, high = found.interval

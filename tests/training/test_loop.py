@@ -448,6 +448,28 @@ def test_without_progress_nothing_is_printed(capsys):
 # Bad input
 
 
+class Listed(nn.Module):
+    widths: Any
+
+    @nn.compact
+    def __call__(self, x, c_noise, labels=None, train=False):
+        for width in self.widths:
+            x = nn.Dense(width)(x)
+        return nn.Dense(1)(x)
+
+
+class Uncalled(nn.Module):
+    @nn.compact
+    def __call__(self, x, c_noise):
+        return nn.Dense(1)(x)
+
+
+class Scalar(nn.Module):
+    @nn.compact
+    def __call__(self, x, c_noise, labels=None, train=False):
+        return nn.Dense(1)(x.mean((1, 2), keepdims=True))  # which would be broadcast
+
+
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
@@ -468,6 +490,9 @@ def test_without_progress_nothing_is_printed(capsys):
             ValueError,
             ["data has 2 classes, but the network has num_classes=1."],
         ),
+        ({"network": Listed([4, 4])}, TypeError, ["field widths must be hashable", "a tuple for"]),
+        ({"network": Uncalled()}, TypeError, ["network Uncalled must be called as (x, c_noise, "]),
+        ({"network": Scalar()}, ValueError, ["F like x; got (2, 1, 1, 1) for x (2, 2, 2, 1)"]),
         (
             {"data": data.from_arrays(np.ones((2, 1, 1, 1)), held_out=np.ones((1, 1, 1, 1))),
              "network": Affine()},
@@ -475,7 +500,8 @@ def test_without_progress_nothing_is_printed(capsys):
             ["data has no variance: every value of every training image"],
         ),
     ],
-    ids=["none", "class", "array", "dict", "int", "rbg", "no-labels", "classes", "constant"],
+    ids=["none", "class", "array", "dict", "int", "rbg", "no-labels", "classes",
+         "list", "call", "shape", "constant"],
 )  # fmt: skip
 def test_train_refuses_and_leaves_nothing(changes, error, words, tmp_path):
     if changes.get("key") == "rbg":
