@@ -67,7 +67,9 @@ class Options:
       data_dir: Where TFDS data sets lie.
       budget: Of frontier: steps:N, seconds:N or flops:N for every network.
       seeds: Of frontier: training seeds.
-      out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json.
+      out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json, where
+        the published results lie, and with architectures, data, budget or seeds of your own
+        WORK/results/DEVICE-SUITE-SIZE.json.
       work: Where frontier and studies keep what they ran, with its samples and pages.
       peer_python: Another Python to look for peers in; may be given several times.
       progress: Progress bars.
@@ -91,7 +93,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Print what became slower or faster beyond the noise; ends with 1 if anything became slower.
+    """Print what became better or worse beyond the noise; ends with 1 if anything became worse.
 
     Attributes:
       old: A results file.
@@ -142,6 +144,9 @@ def _measure(options: Options) -> int:
         parallel.join_hosts()
     suites = options.suites or tuple(SUITES)
     _check(suites, options)
+    out = {name: _out(name, options) for name in suites}
+    if options.out is None:
+        parallel.on_writer(lambda: [record.check_same_device(path) for path in out.values()])
     # A warm cache of another call would make compilation look free.
     jax.config.update("jax_enable_compilation_cache", False)
     if options.size == "smoke":  # whose times mean nothing: most of them would be compilation
@@ -151,7 +156,7 @@ def _measure(options: Options) -> int:
     for name in suites:
         started = time.perf_counter()
         takes = {field: getattr(options, field) for field in TAKES[name]}
-        path = suite.run(name, options.size, cases[name], takes, options.out)
+        path = suite.run(name, options.size, cases[name], takes, out[name])
         if not parallel.is_writer():
             continue
         paths.append(path)
@@ -163,7 +168,19 @@ def _measure(options: Options) -> int:
         suite.partial_of(path).unlink(missing_ok=True)
     if options.size == "smoke" and parallel.is_writer():
         print("size smoke shows that all works: its numbers mean nothing. In earnest: --size cpu.")
+    own = [path for path in paths if options.out is None and path.parent != record.RESULTS]
+    if own:
+        print(f"Of settings of your own, so not among the published results: {own[-1].parent}.")
     return 1 if failed else 0
+
+
+def _out(name: str, options: Options) -> Path:
+    """The file of a suite: settings of one's own do not replace the published results."""
+    if options.out is not None:
+        return options.out
+    own = any(getattr(options, field) for field in TAKES[name])
+    folder = options.work / "results" if own else record.RESULTS
+    return record.path(name, options.size, folder)
 
 
 def _check(suites: tuple[str, ...], options: Options) -> None:

@@ -4,6 +4,7 @@ Every architecture at one budget on one data set, sampled from one noise: throug
 sampling beside memorization, novelty, realism and the verdict, over three training seeds. It is
 `jdiff.study` that runs it, and so a killed run goes on from its last row and a failing network
 stops no other; each row here is one architecture, its numbers the mean and the range over seeds.
+Of networks it also tells the share of the device's peak (MFU) that training and sampling reach.
 """
 
 import dataclasses
@@ -11,15 +12,16 @@ import functools
 import json
 import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jdiff
-from benchmarks import record
+from benchmarks import hardware, record
 from benchmarks.images import load
 from benchmarks.suite import Case, Skip
 from jdiff import parallel, report
-from jdiff.study import Budget, Study
+from jdiff.study import Budget, Study, cost
 
 ARCHITECTURES = (
     *("optimal", "linear", "local_linear:patch_size=3", "bottleneck:code_dim=8"),
@@ -32,7 +34,9 @@ FEW = ("optimal", "linear", "unet:width=16,levels=2", "mlp:width=32", "mlp:width
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
         "digits": {
-            "architectures": ("optimal", "linear", "mlp:width=32,depth=2"),
+            "architectures": (
+                *("optimal", "linear", "unet:width=4,levels=1", "mlp:width=32,depth=2"),
+            ),
             **{"num_train": (100,), "seeds": (0,), "budget": Budget(20), "num_samples": 40},
             **{"sigmas": "karras:4", "batch_size": 32},
         },
@@ -43,10 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     # What compiles within minutes there; all of `ARCHITECTURES` by --architectures.
     "accelerator": {
-        "digits": {"architectures": FEW, "num_train": (300,), "budget": Budget(6000)},
-        "tfds:fashion_mnist": {
-            **{"architectures": FEW, "num_train": (1000,), "budget": Budget(6000)},
-        },
+        "digits": {"architectures": FEW, "num_train": (300,), "budget": Budget(3000)},
     },
     "pod": {
         "tfds:cifar10": {"num_train": (1000, 10_000), "budget": Budget(50_000), "batch_size": 1024},
@@ -58,7 +59,11 @@ _COMMON: dict[str, Any] = {
 
 
 def cases(size: str, options: Any) -> list[Case]:
-    """One study a data set; `--data`, `--architectures`, `--budget` and `--seeds` change it."""
+    """One study a data set; `--data`, `--architectures`, `--budget` and `--seeds` change it.
+
+    Raises:
+      ValueError: on what could not be run, before anything is.
+    """
     studies = SIZES[size]
     if options.data is not None:
         first = next(iter(studies.values()))
@@ -69,21 +74,46 @@ def cases(size: str, options: Any) -> list[Case]:
         "budget": None if options.budget is None else Budget.parse(options.budget),
     }
     given = {name: value for name, value in asked.items() if value}
+    peak = functools.partial(hardware.matmul_peak, size)
     made = []
     for data, fields in studies.items():
         study = Study(name="frontier", data=data, **{**_COMMON, **fields, **given})
-        may_lack = options.data is None  # what was asked for by name is not left out in silence
-        made.append(Case(data, functools.partial(_frontier, study, size, options, may_lack)))
+        run = functools.partial(_frontier, study, size, options, peak)
+        try:
+            whole = load(data, options.data_dir)
+        except (ValueError, FileNotFoundError) as error:
+            if options.data is not None:  # what was asked for by name is not left out in silence
+                raise
+            run = functools.partial(_lacks, f"{error} Say where it lies with --data-dir.")
+        else:
+            _check(study, whole)
+        made.append(Case(data, run))
     return made
 
 
-def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dict[str, Any]]:
-    try:
-        whole = load(study.data, options.data_dir)
-    except (ValueError, FileNotFoundError) as error:
-        if not may_lack:
-            raise
-        raise Skip(f"{error} Say where it lies with --data-dir.") from None
+def _lacks(reason: str) -> list[dict[str, Any]]:
+    raise Skip(reason)
+
+
+def _check(study: Study, data: jdiff.data.ImageData) -> None:
+    """Refuses architectures that cannot be built and budgets that do not buy them a step."""
+    for architecture in study.parsed():
+        architecture.check(data)
+        # Seconds are timed, which is left to the study.
+        if architecture.closed_form or study.budget.unit == "seconds":
+            continue
+        steps = cost.steps(study.budget, architecture, data, study.batch_size)
+        if steps < cost.num_networks(architecture):
+            raise ValueError(
+                f"budget must buy at least one step of every network of {architecture.label}; got "
+                f"{steps} steps."
+            )
+
+
+def _frontier(
+    study: Study, size: str, options: Any, peak: Callable[[], dict[str, float]]
+) -> list[dict[str, Any]]:
+    whole = load(study.data, options.data_dir)
     numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
     study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
     head = record.head("frontier", size, {})
@@ -96,7 +126,7 @@ def _frontier(study: Study, size: str, options: Any, may_lack: bool) -> list[dic
         **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
         **{"batch": study.batch_size, "solver": study.solver, "sigmas": study.sigmas},
     }
-    found = [{"part": one.name, **about, **_row(one)} for one in report.group(rows)]
+    found = [{"part": one.name, **about, **_row(one, peak())} for one in report.group(rows)]
     # Finished: asked again, it is measured again.
     done = directory.with_name(directory.name.removesuffix(_UNFINISHED))
     parallel.on_writer(lambda: _move(directory, done))
@@ -119,7 +149,7 @@ def folder(work: Path, study: Study, head: dict[str, Any]) -> Path:
     return work / f"frontier-{data}-{head['size']}-{zlib.crc32(text.encode()):08x}{_UNFINISHED}"
 
 
-def _row(one: report.Group) -> dict[str, Any]:
+def _row(one: report.Group, peak: dict[str, float]) -> dict[str, Any]:
     """One architecture: means and ranges over the seeds that finished."""
     whole = one.runs
     first = (whole or one.rows)[0].record
@@ -133,13 +163,22 @@ def _row(one: report.Group) -> dict[str, Any]:
     number = lambda *path: _spread(one.spread(*path))
     value = lambda name: number("measures", name, "value")
     control = lambda name: number("measures", name, "control")
+    # Of closed forms, which are not trained, no share is told: their FLOPs depend on blocks.
+    flops = first["flops_per_image"] if first["budget"] else None
+    dtype = first["options"].get("dtype", "float32")
+    most = hardware.share_of_peak(0.0, dtype, peak)["peak_flops_per_s"]
+    share = lambda rate, per_image: rate and {n: per_image * v / most for n, v in rate.items()}
+    trained, sampled = number("images_per_s", "train"), number("images_per_s", "sample")
     return row | {
         "num_params": first["num_params"],
         "flops_per_image": first["flops_per_image"],
         "steps": (first["budget"] or {}).get("steps"),
-        "train_images_per_s": number("images_per_s", "train"),
-        "sample_images_per_s": number("images_per_s", "sample"),
+        "train_images_per_s": trained,
+        "sample_images_per_s": sampled,
         "nfe": first["nfe"],
+        "peak_flops_per_s": most,
+        "train_mfu": flops and share(trained, cost.FORWARDS_A_STEP * flops),
+        "sample_mfu": flops and share(sampled, first["nfe"] * flops),
         # Of the seed that compiled: the others share its programs.
         "compile_seconds": max(run.entry("seconds", "compile") for run in whole),
         "memorized_fraction": value("memorized_fraction"),

@@ -1,6 +1,7 @@
 """What a device can do at most, measured: matmul FLOP/s; and how much memory was taken."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,27 +12,32 @@ import jax.numpy as jnp
 from benchmarks import timing
 from jdiff import parallel
 
-_CHAIN = 10  # products a call, so that a call is much longer than its start
+_PRODUCTS = 4  # a call, so that a call is much longer than its start
+# Sides of the matrices: which is the fastest differs between machines.
+_CPU_SIDES, _ACCELERATOR_SIDES, _SMOKE_SIDES = (512, 1024, 2048), (4096, 8192), (256,)
 
 
+@functools.cache
 def matmul_peak(size: str) -> dict[str, float]:
     """FLOP/s of one device's square matmul: {"float32", "bfloat16"}, at jax's default precision.
 
     On GPUs and TPUs that of float32 operands is less than float32 (tf32, bf16 passes), as in the
     networks that are held against it; on CPUs bfloat16 may well be the slower. The best of seven
-    calls of ten products each, after a warm one.
+    calls of four products each, after a warm one, of matrices of several sides, which the backend
+    decides on. Measured once a process.
     """
-    n = {"smoke": 256, "cpu": 1024}.get(size, 8192)
-    found = {}
-    for dtype in (jnp.float32, jnp.bfloat16):
-        # Random numbers: a product of zeros takes less power, and can be faster than real work. Of
-        # deviation 1 / sqrt(n), so that products neither grow nor vanish.
-        a = (jax.random.normal(jax.random.key(0), (n, n), jnp.float32) / n**0.5).astype(dtype)
-        chain = jax.jit(lambda a: jax.lax.fori_loop(0, _CHAIN, lambda _, x: x @ a, a))
-        chain(a).block_until_ready()
-        seconds = min(timing.seconds(lambda chain=chain, a=a: chain(a)) for _ in range(7))
-        found[jnp.dtype(dtype).name] = 2 * _CHAIN * n**3 / seconds
-    return found
+    large = _CPU_SIDES if jax.default_backend() == "cpu" else _ACCELERATOR_SIDES
+    sides = _SMOKE_SIDES if size == "smoke" else large
+    return {dtype: max(_matmul(n, dtype) for n in sides) for dtype in ("float32", "bfloat16")}
+
+
+def _matmul(n: int, dtype: str) -> float:
+    # Random numbers: a product of zeros takes less power, and can be faster than real work. Of
+    # deviation 1 / sqrt(n), so that products neither grow nor vanish.
+    a = (jax.random.normal(jax.random.key(0), (n, n), jnp.float32) / n**0.5).astype(dtype)
+    chain = jax.jit(lambda a: jax.lax.fori_loop(0, _PRODUCTS, lambda _, x: x @ a, a))
+    chain(a).block_until_ready()
+    return 2 * _PRODUCTS * n**3 / min(timing.seconds(lambda: chain(a)) for _ in range(7))
 
 
 def share_of_peak(flops_per_s: float, dtype: str, peak: dict[str, float]) -> dict[str, Any]:
@@ -53,21 +59,44 @@ def share_of_peak(flops_per_s: float, dtype: str, peak: dict[str, float]) -> dic
 
 
 @contextlib.contextmanager
-def peak_memory() -> Iterator[dict[str, Any]]:
-    """Fills {"peak_mb", "peak_of"} when it is left.
+def program_memory() -> Iterator[dict[str, Any]]:
+    """Fills {"peak_mb", "peak_of"} when it is left: of the largest program compiled meanwhile.
 
-    On Linux CPUs it is what the process took beyond what it had, which may have room of earlier
-    work; on accelerators what the device held at most since the process began, where that mark was
-    passed meanwhile, else None, since it cannot be set back.
+    As its compiler laid it out, so exact and the same in every run, on CPUs too, whatever the
+    process had before: arguments (weights and data), results and temporaries, what shares its place
+    counted once; on one of several devices. What a library takes within a call on a CPU is not in
+    it. None where nothing was compiled meanwhile, or the backend does not tell.
     """
     found: dict[str, Any] = {"peak_mb": None, "peak_of": None}
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        peak = lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
-        before = peak()
+    client = jax.local_devices()[0].client
+    before = client.live_executables()  # kept, so that no other takes the place of one
+    known = {id(program) for program in before}
+    yield found
+    made = [program for program in client.live_executables() if id(program) not in known]
+    try:
+        sizes = [_megabytes(program.get_compiled_memory_stats()) for program in made]
+    except jax.errors.JaxRuntimeError:
+        return
+    if sizes:
+        found |= {"peak_mb": max(sizes), "peak_of": "the program and its data"}
+
+
+def _megabytes(stats: Any) -> float:
+    """Of a compiled program; an argument whose place a result takes is counted once."""
+    taken = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    return (taken - stats.alias_size_in_bytes) / 2**20
+
+
+@contextlib.contextmanager
+def process_memory() -> Iterator[dict[str, Any]]:
+    """Fills {"peak_mb", "peak_of"} when it is left: what the process took beyond what it had.
+
+    For a process of its own, since one that worked before has room of that work. None where the
+    memory is a device's, or the system is not Linux.
+    """
+    found: dict[str, Any] = {"peak_mb": None, "peak_of": None}
+    if jax.default_backend() != "cpu":
         yield found
-        if peak() > before:
-            found |= {"peak_mb": peak() / 2**20, "peak_of": "the device, weights and data included"}
         return
     try:
         before = _resident("VmRSS")

@@ -1,9 +1,13 @@
 """The frontier as a picture: realism against memorization, throughput as size.
 
-Copies lie at the right, creations above at the left, nonsense below at the left.
+Copies lie at the right, creations above at the left, nonsense below at the left. The architectures
+are named beside it by their numbers, a column for each number of training images.
 """
 
+import itertools
+import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +18,110 @@ COLORS = {
     "mixed": "#8a6d1b",
 }
 _INK, _MUTED, _RULE = "#1d2126", "#69707a", "#dcd9d1"
+# One for each number of training images, and how the key writes it.
+_MARKERS = {"o": "\u25cf", "s": "\u25a0", "D": "\u25c6", "^": "\u25b2", "v": "\u25bc"}
+# Inches: the figure's height, the axes' box, a column of the key and a line of it.
+_HEIGHT, _LEFT, _BOTTOM, _WIDE, _HIGH = 6.2, 0.75, 0.65, 6.6, 4.75
+_COLUMN, _LINE = 3.25, 0.335
+_A_COLUMN = 13
+# The place that a number beside a point takes, in units of the axes, and the ends of these.
+_STEP, _X = (0.042, 0.055), (-0.1, 1.1)
 
 
-def frontier(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+def frontier(rows: list[dict[str, Any]], title: str, about: str, path: Path) -> None:
     """Draws the architectures of one data set into a PNG.
 
     Args:
       rows: rows of the suite frontier with "verdicts", all of one data set.
       title: what stands above it.
+      about: what stands below the title.
       path: the file.
     """
     import matplotlib
     import matplotlib.style
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"Software": None, "Description": digest(rows, title, about)}
+    with matplotlib.rc_context():
+        matplotlib.style.use("default")
+        drawn(rows, title, about).savefig(path, metadata=kept)
+
+
+def drawn(rows: list[dict[str, Any]], title: str, about: str) -> Any:
+    """The figure that `frontier` saves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        matplotlib.style.use("default")
-        figure = Figure(figsize=(9.6, 5.4), dpi=120)
-        FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.075, 0.11, 0.60, 0.78))
-        rows = _ordered(rows)
-        _draw(axes, rows)
-        figure.text(0.075, 0.94, title, color=_INK, fontsize=12, weight="bold")
-        _key(figure, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
+    columns = _columns(rows)
+    keys = _LEFT + _WIDE + 0.35
+    width = keys + _COLUMN * len(columns)
+    figure = Figure(figsize=(width, _HEIGHT), dpi=120)
+    FigureCanvasAgg(figure)
+    box = (_LEFT / width, _BOTTOM / _HEIGHT, _WIDE / width, _HIGH / _HEIGHT)
+    _draw(figure.add_axes(box), [row for _, column in columns for row in column])
+    at = lambda x, y: (x / width, 1 - y / _HEIGHT)  # inches from the left, and from the top
+    figure.text(*at(_LEFT, 0.35), title, color=_INK, fontsize=13, weight="bold")
+    figure.text(*at(_LEFT, 0.6), about, color=_MUTED, fontsize=9)
+    number = 1
+    for i, (head, column) in enumerate(columns):
+        _key(figure, at, keys + i * _COLUMN, head, column, number)
+        number += len(column)
+    note = "Area: samples a second, logarithmic.\nBars: range over training seeds."
+    figure.text(*at(keys, _HEIGHT - 0.2), note, color=_MUTED, fontsize=7.5)
+    return figure
+
+
+def digest(rows: list[dict[str, Any]], title: str, about: str) -> str:
+    """What a figure is made of, in a word that it carries with it."""
+    return f"{zlib.crc32(json.dumps([rows, title, about], sort_keys=True).encode()):08x}"
+
+
+def carried(path: Path) -> str | None:
+    """The `digest` that the figure at `path` was drawn with."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.info.get("Description")
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(head, rows) of each column of the key: by training images, then by falling realism."""
+    sizes = sorted({row["num_train"] for row in rows})
+    made = []
+    for size, marker in zip(sizes, itertools.cycle(_MARKERS)):
+        of_size = sorted(
+            (row for row in rows if row["num_train"] == size),
+            key=lambda row: (-row["realism"]["mean"], row["architecture"]),
+        )
+        of_size = [row | {"marker": marker} for row in of_size]
+        head = f"{_MARKERS[marker]}  {size:,} training images"
+        for start in range(0, len(of_size), _A_COLUMN):
+            made.append((head, of_size[start : start + _A_COLUMN]))
+    return made
 
 
 def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
+    top = max(1.2, max(row["realism"]["high"] for row in rows) + 0.15)
     for row in rows:
         x, y = row["memorized_fraction"], row["realism"]
         color = COLORS[_word(row)]
-        axes.plot([x["low"], x["high"]], [y["mean"]] * 2, color=color, lw=1.2, alpha=0.6, zorder=2)
-        axes.plot([x["mean"]] * 2, [y["low"], y["high"]], color=color, lw=1.2, alpha=0.6, zorder=2)
+        line = {"color": color, "lw": 1.2, "alpha": 0.6, "zorder": 2}
+        axes.plot([x["low"], x["high"]], [y["mean"]] * 2, **line)
+        axes.plot([x["mean"]] * 2, [y["low"], y["high"]], **line)
         axes.scatter(
-            x["mean"], y["mean"], s=_area(row), color=color, alpha=0.55, edgecolor=color, zorder=3
-        )
-    _number_points(axes, rows)
-    axes.set(xlim=(-0.06, 1.06), ylim=(-0.07, max(1.2, _top(rows))))
+            x["mean"], y["mean"], s=_area(row), color=color, alpha=0.45, edgecolor=color,
+            marker=row["marker"], zorder=3,
+        )  # fmt: skip
+    for number, (row, at) in enumerate(zip(rows, places(rows, top), strict=True), 1):
+        point = row["memorized_fraction"]["mean"], row["realism"]["mean"]
+        if max(abs(a - p) / s for a, p, s in zip(at, point, _STEP, strict=True)) > 1.5:
+            ends = zip(point, at, strict=True)
+            axes.plot(*ends, color=COLORS[_word(row)], lw=0.5, alpha=0.5, zorder=2)
+        axes.text(
+            *at, str(number), color=COLORS[_word(row)], fontsize=9, weight="bold", zorder=5,
+            ha="center", va="center",
+        )  # fmt: skip
+    axes.set(xlim=_X, ylim=(-0.09, top))
     axes.set_xlabel("memorized fraction of the samples", color=_MUTED, fontsize=10)
     axes.set_ylabel("realism: precision over that of held-out images", color=_MUTED, fontsize=10)
     axes.axhline(1, color=_RULE, lw=1, zorder=1)
@@ -61,65 +130,61 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
     for spine in axes.spines.values():
         spine.set_color(_RULE)
     for x, y, word, side in (
-        (0.5, -0.05, "nonsense", "center"),
-        (0.5, max(1.2, _top(rows)) - 0.06, "creations", "center"),
+        (0.5, 0.0, "nonsense", "center"),
+        (0.5, top - 0.06, "creations", "center"),
         (1.05, 0.5, "copies", "right"),
     ):
-        axes.text(x, y, word, color=_RULE, fontsize=20, weight="bold", ha=side, zorder=0)
+        axes.text(
+            x, y, word, color=_RULE, fontsize=20, weight="bold", ha=side, va="center", zorder=0
+        )
 
 
-def _number_points(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for number, (row, at) in enumerate(zip(rows, places(rows), strict=True), 1):
-        axes.text(*at, str(number), color=COLORS[_word(row)], fontsize=9, weight="bold", zorder=4)
+def places(rows: list[dict[str, Any]], top: float) -> list[tuple[float, float]]:
+    """Where the points' numbers stand: each as near as it can beside points and other numbers."""
+    points = [(row["memorized_fraction"]["mean"], row["realism"]["mean"]) for row in rows]
+    (dx, dy), reach = _STEP, range(-30, 31)
+    # To the right first, then above, below and to the left.
+    cells = sorted(
+        ((i, j) for i in reach for j in reach if (i, j) != (0, 0)),
+        key=lambda cell: (math.hypot(*cell), -cell[0], -cell[1]),
+    )
+    taken: list[tuple[float, float]] = list(points)
+    for x, y in points:
+        around = ((x + i * dx, y + j * dy) for i, j in cells)
+        inside = (
+            (p, q) for p, q in around if _X[0] + dx / 2 < p < _X[1] - dx / 2 and -0.06 < q < top
+        )
+        free = lambda p, q: all(abs(p - a) >= 0.99 * dx or abs(q - b) >= 0.99 * dy
+                                for a, b in taken)  # fmt: skip
+        taken.append(next(((p, q) for p, q in inside if free(p, q)), (x, y)))
+    return taken[len(points) :]
 
 
-def places(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Where the numbers beside the points stand: pushed apart where they would lie on others."""
-    placed: list[tuple[float, float]] = []
-    for row in rows:
-        x, y = row["memorized_fraction"]["mean"] + 0.025, row["realism"]["mean"] + 0.02
-        while any(abs(p - x) < 0.034 and abs(q - y) < 0.045 for p, q in placed):
-            x += 0.036
-        placed.append((x, y))
-    return placed
-
-
-def _key(figure: Any, rows: list[dict[str, Any]]) -> None:
-    """The architectures by their numbers, coloured by verdict, and what the sizes mean."""
-    y = 0.89
-    for number, row in enumerate(rows, 1):
+def _key(figure: Any, at: Any, left: float, head: str, rows: list[dict[str, Any]], n: int) -> None:
+    """Architectures by their numbers from `n` on, with their verdicts and samples a second."""
+    figure.text(*at(left, 0.6), head, color=_MUTED, fontsize=9)
+    for line, row in enumerate(rows):
+        y, color = 0.93 + line * _LINE, COLORS[_word(row)]
         rate = (row["sample_images_per_s"] or {}).get("mean", 0)
         said = ", ".join(row["verdicts"]) if len(row["verdicts"]) > 1 else _word(row)
-        figure.text(0.70, y, f"{number}", color=COLORS[_word(row)], fontsize=8.5, weight="bold")
-        figure.text(0.722, y, row["architecture"], color=_INK, fontsize=8.5)
         figure.text(
-            0.722,
-            y - 0.024,
-            f"{said}; {rate:,.0f} samples/s",
-            color=COLORS[_word(row)],
-            fontsize=7.5,
+            *at(left + 0.2, y), str(n + line), color=color, fontsize=8.5, weight="bold", ha="right"
         )
-        y -= 0.058
-    figure.text(
-        0.70, 0.03,
-        "Area: samples a second, logarithmic.\nBars: range over training seeds.",
-        color=_MUTED, fontsize=7.5,
-    )  # fmt: skip
+        figure.text(*at(left + 0.28, y), _short(row["architecture"]), color=_INK, fontsize=8.5)
+        figure.text(
+            *at(left + 0.28, y + 0.145), f"{said}; {rate:,.0f} samples/s", color=color, fontsize=7.5
+        )
+
+
+def _short(name: str, most: int = 44) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _area(row: dict[str, Any]) -> float:
     rate = (row["sample_images_per_s"] or {}).get("mean") or 1
-    return 40 + 90 * max(0.0, math.log10(rate))
-
-
-def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: (-row["realism"]["mean"], row["architecture"]))
+    return 25 + 45 * max(0.0, math.log10(rate))
 
 
 def _word(row: dict[str, Any]) -> str:
     """The most frequent verdict."""
     return max(row["verdicts"], key=lambda word: row["verdicts"][word])
-
-
-def _top(rows: list[dict[str, Any]]) -> float:
-    return max(row["realism"]["high"] for row in rows) + 0.15

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -21,6 +22,12 @@ SCHEMA = 2
 RESULTS = Path(__file__).with_name("results")
 arguments: list[str] = []  # of this call of the command line, as results tell it
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
+# What of the environment changes speed, here and in peers: compilers, threads, allocators.
+_FLAGS = (
+    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_DEFAULT_MATMUL_PRECISION", "NPROC"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"),
+)
 
 
 def device() -> str:
@@ -33,18 +40,34 @@ def device() -> str:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """The CPU cores that this process may use: those it may run on, or what its quota is worth."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        found = len(os.sched_getaffinity(0))
+    else:
+        found = os.cpu_count() or 1
+    quota = _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return found if quota is None else max(1, min(found, math.ceil(quota)))
 
 
-def path(suite: str, size: str) -> Path:
-    """Where a suite's results on this device go: results/DEVICE-SUITE-SIZE.json."""
+def path(suite: str, size: str, folder: Path = RESULTS) -> Path:
+    """Where a suite's results on this device go: FOLDER/DEVICE-SUITE-SIZE.json."""
     kind = jax.devices()[0].device_kind
     kind = f"{kind}-{cores()}-cores" if kind == "cpu" else kind
     name = f"{jax.device_count()}-{kind}-{suite}-{size}"
-    return RESULTS / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
+    return folder / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
+
+
+def check_same_device(file: Path) -> None:
+    """Refuses to write over the results of another device whose name is as short."""
+    try:
+        other = read(file)["device"]
+    except (ValueError, OSError):  # none, or nothing that would be missed
+        return
+    if other != device():
+        raise ValueError(
+            f"{file} is of another device, {other}, and this is {device()}: choose another file "
+            "with --out."
+        )
 
 
 def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +84,7 @@ def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(),
             **versions,
         },
-        "flags": os.environ.get("XLA_FLAGS", ""),
+        "flags": " ".join(f"{name}={os.environ[name]}" for name in _FLAGS if os.environ.get(name)),
         "commit": _commit(),
         "command": shlex.join(["python", "-m", "benchmarks", *_public(arguments)]),
         "date": time.strftime("%Y-%m-%d"),
@@ -99,11 +122,13 @@ def read(file: Path) -> dict[str, Any]:
     whole = isinstance(rows, list) and all(
         isinstance(row, dict) and {"case", "status"} <= set(row) for row in rows
     )
-    told = all(isinstance(found.get(name), str) for name in ("suite", "size", "device", "command"))
-    if not whole or not told or not isinstance(found.get("versions"), dict):
+    words = ("suite", "size", "device", "command", "date")
+    told = all(isinstance(found.get(name), str) for name in words)
+    told &= all(isinstance(found.get(name), dict) for name in ("versions", "settings"))
+    if not whole or not told or not {"flags", "commit"} <= set(found):
         raise ValueError(
             f"{file} is damaged: it must have rows with a case and a status each, a suite, a size, "
-            "a device, versions and a command."
+            "settings, a device, versions, flags, a commit, a command and a date."
         )
     return found
 
@@ -118,6 +143,38 @@ def _public(arguments: list[str]) -> list[str]:
             shown.append(argument)
         hide = private and not value
     return shown
+
+
+def _quota(membership: Path, root: Path) -> float | None:
+    """The CPUs that the control groups of this process grant it, None if they set no limit.
+
+    Args:
+      membership: /proc/self/cgroup.
+      root: where control groups are mounted, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us).
+    """
+    try:
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:  # another system
+        return None
+    found = []
+    for _, controllers, own in lines:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = root / "cpu" if controllers else root
+        # A container sees its own group as the root; elsewhere every group above sets limits too.
+        own = Path(own.strip("/"))
+        for folder in {mounted / above for above in (own, *own.parents)}:
+            try:
+                if controllers:
+                    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                    quota, period = ((folder / name).read_text().strip() for name in names)
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+            except OSError:  # a group without a limit has no file
+                continue
+            if quota not in ("max", "-1"):
+                found.append(int(quota) / int(period))
+    return min(found, default=None)
 
 
 def _cpu_model() -> str:

@@ -29,7 +29,7 @@ def write(results: Path, readme: Path) -> list[Path]:
     for result in found:
         for data, rows in frontiers(result):
             path = results / figure(result, data)
-            plots.frontier(rows, f"{data}, {result['device']}", path)
+            plots.frontier(rows, *caption(result, data, rows), path)
             made.append(path)
     for path, content in ((results / "README.md", page(found)), (readme, changed)):
         part_of = path.with_suffix(".part")
@@ -67,27 +67,46 @@ def part(found: list[dict[str, Any]]) -> str:
     lines = []
     for result in found:
         for data, rows in frontiers(result):
-            title = f"{data}, on {_short(result)}"
+            title, about = caption(result, data, rows)
             lines += [f"![Realism against memorization: {title}](benchmarks/results/"
                       f"{figure(result, data)})", ""]  # fmt: skip
-            budget = rows[0]["budget"]
-            lines += [
-                f"{title}: {rows[0]['num_train']:,} training images, {budget['unit']} "
-                f"{budget['amount']:,.0f} of {rows[0]['batch']} images, {rows[0]['solver']}, "
-                f"{rows[0]['sigmas']} (`{result['command']}`).",
-                "",
-            ]
+            lines += [f"{title}: {about} (`{result['command']}`).", ""]
+    rows = [(result, row) for result in found for row in result["rows"] if row["status"] == "ok"]
     said = [
-        [tables.name(row), ratio["of"], tables.spell_spread(ratio), _short(result)]
-        for result in found
-        for row in result["rows"]
-        if row["status"] == "ok"
+        [*tables.beside(result, row, ratio), tables.work(row), _short(result)]
+        for result, row in rows
         for ratio in tables.ratios(row)
     ]
-    table = ("", ["what", "ratio of seconds", "median (p10 - p90)", "where"], said)
-    lines += [tables.markdown(table), ""]
+    table = ("", [*tables.BESIDE, "work of the alternative, over jdiff's", "where"], said)
+    lines += [
+        "The alternative's seconds over jdiff's: above 1 jdiff is the faster. *Asked* is what this "
+        "project asked of itself, of a machine with two cores (of the loop and of accuracies on "
+        "any device), and whether the median reached it.",
+        *("", tables.markdown(table), ""),
+    ]
+    said = [
+        [*line, _short(result)]
+        for result, row in rows
+        for line in tables.others(result, row)
+        if line[-1]
+    ]
+    if said:
+        table = ("", [*tables.OTHERS, "where"], said)
+        lines += ["What else was asked for:", "", tables.markdown(table), ""]
     lines.append("All tables, with device, versions and commands: `benchmarks/results/README.md`.")
     return "\n".join(lines)
+
+
+def caption(result: dict[str, Any], data: str, rows: list[dict[str, Any]]) -> tuple[str, str]:
+    """What stands above a frontier's figure, and below that."""
+    first = rows[0]
+    sizes = " and ".join(f"{n:,}" for n in sorted({row["num_train"] for row in rows}))
+    budget = f"{first['budget']['unit']} {first['budget']['amount']:,.0f}"
+    about = (
+        f"{sizes} training images; {budget}, of {first['batch']} images each step; "
+        f"{first['solver']}, {first['sigmas']}"
+    )
+    return f"{data}, on {_short(result)}", about
 
 
 def text(result: dict[str, Any]) -> str:
@@ -108,13 +127,14 @@ def page(found: list[dict[str, Any]]) -> str:
         "",
         "Made by `python -m benchmarks report` from the JSON files beside this page; do not edit.",
         "Medians with the 10th and 90th percentile; alternatives took turns with jdiff, A B B A.",
+        "A ratio above 1 means that jdiff is the faster.",
     ]
     for result in found:
         versions = ", ".join(f"{n} {v}" for n, v in result["versions"].items())
         lines += [
             *("", f"## {result['suite']}, size {result['size']}, {_short(result)}", ""),
             f"{result['device']}; {versions}"
-            + (f"; XLA_FLAGS {result['flags']}" if result["flags"] else "")
+            + (f"; {result['flags']}" if result["flags"] else "")
             + f"; commit {result['commit']}, {result['date']}.",
             *("", f"    {result['command']}"),
         ]

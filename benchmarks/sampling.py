@@ -1,7 +1,8 @@
 """How fast does a denoiser sample: images/s by solver and by the number of its evaluations (NFE)?
 
-Untrained networks: speed does not depend on the weights. Compared with: the loop over the levels on
-the host, one jitted ddim step a call, as most code has it; jdiff compiles the whole way.
+Untrained networks: speed does not depend on the weights. Solvers are set side by side at (nearly)
+equal NFE, not at equal steps, of which one of heun costs two. Compared with: the loop over the
+levels on the host, one jitted ddim step a call, as most code has it; jdiff compiles the whole way.
 """
 
 import functools
@@ -13,59 +14,66 @@ import numpy as np
 
 import jdiff
 from benchmarks import hardware, timing
-from benchmarks.suite import Case
+from benchmarks.suite import Case, Skip
 from jdiff import networks, noise, parallel
 from jdiff.denoisers import NetworkDenoiser
 from jdiff.sampling.solvers import SOLVERS  # the names, and what a step of each costs
 from jdiff.study import Architecture
 
 FORMS = ("optimal", "linear")
+# nfe: evaluations a sample, of the sweep; the middle one is that of all other rows.
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
-        **{"shape": (8, 8, 1), "num": 16, "batch": 16, "train": 100, "steps": (3, 6), "rounds": 2},
+        **{"shape": (8, 8, 1), "num": 16, "batch": 16, "train": 100, "nfe": (3, 6), "rounds": 2},
         "architectures": (*FORMS, "unet:width=8,levels=1", "mlp:width=32,depth=2"),
     },
     "cpu": {
         **{"shape": (28, 28, 1), "num": 64, "batch": 64, "train": 10_000, "rounds": 5},
-        "steps": (9, 18, 36),
+        "nfe": (9, 18, 36),
         "architectures": (*FORMS, "unet:width=16,levels=3", "mlp:width=1024,depth=4"),
     },
     "accelerator": {
-        **{"shape": (32, 32, 3), "num": 4096, "batch": 1024, "train": 50_000, "rounds": 5},
+        **{"shape": (32, 32, 3), "num": 2048, "batch": 1024, "train": 10_000, "rounds": 5},
         # UNets take a GPU long to compile: the sweeps are made with the last one.
-        **{"steps": (9, 18, 36), "swept": -1},
+        **{"nfe": (9, 18, 36), "swept": -1},
         "architectures": (*FORMS, "unet:width=32,levels=3", "mlp:width=1024,depth=4"),
     },
 }
-SIZES["pod"] = SIZES["accelerator"] | {"num": 8 * 4096, "batch": 8 * 1024}
+SIZES["pod"] = SIZES["accelerator"] | {"num": 8 * 4096, "batch": 8 * 1024, "train": 50_000}
 
 
 def cases(size: str, options: Any) -> list[Case]:
-    """Architectures by the middle number of steps; solvers; numbers of steps; the host's loop."""
+    """Architectures at the middle NFE; solvers at it; the sweep of NFE; the host's loop."""
     at = SIZES[size]
     chosen = options.architectures or at["architectures"]
-    for spec in chosen:
-        architecture = Architecture.parse(spec)
-        if architecture.per_level:
-            raise ValueError(f"architectures of sampling must be one denoiser each; got {spec}.")
+    parsed = {spec: Architecture.parse(spec) for spec in chosen}
+    for architecture in parsed.values():
         if not architecture.closed_form:
             architecture.network(at["shape"])  # whose options are checked when it is made
-    steps = at["steps"][len(at["steps"]) // 2]
-    peak = functools.cache(lambda: hardware.matmul_peak(size))
+    nfe = at["nfe"][len(at["nfe"]) // 2]
+    peak = lambda: hardware.matmul_peak(size)
     row = functools.cache(  # one program is compiled once, and its row is one
-        lambda spec, solver, steps: _sample(spec, solver, steps, at, peak())
+        lambda spec, solver, nfe: _sample(spec, solver, nfe, at, peak())
     )
-    trained = [s for s in chosen if not Architecture.parse(s).closed_form] or chosen
-    network, swept = trained[0], trained[at.get("swept", 0)]
     made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
-    made += [Case(f"sample {s}", functools.partial(row, s, "heun", steps)) for s in chosen]
+    made += [Case(f"sample {spec}", functools.partial(row, spec, "ddim", nfe)) for spec in chosen]
+    whole = [spec for spec, architecture in parsed.items() if not architecture.per_level]
+    if not whole:
+        return made
+    trained = [spec for spec in whole if not parsed[spec].closed_form] or whole
+    network, swept = trained[0], trained[at.get("swept", 0)]
     made += [
-        Case(f"solver {solver}, {swept}", functools.partial(row, swept, solver, steps))
+        Case(f"solver {solver}, {swept}", functools.partial(row, swept, solver, nfe))
         for solver in SOLVERS
     ]
-    made.append(Case(f"sweep of steps, {swept}", lambda: _steps(swept, at["steps"], row)))
-    made.append(Case(f"loop on the host, {network}", lambda: _host_loop(network, steps, at)))
+    made.append(Case(f"sweep of NFE, {swept}", lambda: _sweep(swept, at["nfe"], row)))
+    made.append(Case(f"loop on the host, {network}", lambda: _host_loop(network, nfe, at)))
     return made
+
+
+def steps_for(solver: str, nfe: int) -> int:
+    """The most steps of a solver that cost at most `nfe` evaluations."""
+    return max(steps for steps in range(1, nfe + 1) if SOLVERS[solver].nfe(steps) <= nfe)
 
 
 @functools.lru_cache(maxsize=2)
@@ -82,14 +90,18 @@ def _denoiser(spec: str, shape: tuple, train: int) -> Any:
     )
 
 
-def _sample(spec: str, solver: str, steps: int, at: Any, peak: dict[str, float]) -> dict[str, Any]:
+def _sample(spec: str, solver: str, most: int, at: Any, peak: dict[str, float]) -> dict[str, Any]:
+    """A row of the most steps that `most` evaluations allow."""
+    if Architecture.parse(spec).per_level:
+        raise Skip("one network a level: each evaluation is one of the network without per_level")
     shape, num, batch = at["shape"], at["num"], at["batch"]
+    steps = steps_for(solver, most)
     denoiser, nfe = _denoiser(spec, shape, at["train"]), SOLVERS[solver].nfe(steps)
     draw = lambda: jdiff.sample(
         denoiser, jax.random.key(0), num, sigmas=noise.karras(steps), solver=solver,
         batch_size=batch,
     )  # fmt: skip
-    with hardware.peak_memory() as memory:
+    with hardware.program_memory() as memory:
         first = timing.seconds(draw)
     seconds = [timing.seconds(draw) for _ in range(at["rounds"])]
     times = timing.spread(seconds)
@@ -109,13 +121,15 @@ def _sample(spec: str, solver: str, steps: int, at: Any, peak: dict[str, float])
     return row
 
 
-def _steps(spec: str, steps: tuple, row: Any) -> list[dict[str, Any]]:
-    rows = [{"part": f"{t} steps", **row(spec, "ddim", t)} for t in steps]
+def _sweep(spec: str, nfes: tuple, row: Any) -> list[dict[str, Any]]:
+    rows = [{"part": f"{nfe} NFE", **row(spec, "ddim", nfe)} for nfe in nfes]
     seconds = [found["seconds"]["jdiff"]["p50"] for found in rows]
-    return [*rows, {"part": "seconds against steps", **timing.exponent(steps, seconds)}]
+    return [*rows, {"part": "seconds against NFE", **timing.exponent(nfes, seconds)}]
 
 
 def _host_loop(spec: str, steps: int, at: Any) -> dict[str, Any]:
+    if parallel.num_devices() > 1:
+        raise Skip("jdiff.sample uses all devices and the loop one: compare on one device")
     shape, batch = at["shape"], at["batch"]
     denoiser, grid = _denoiser(spec, shape, at["train"]), noise.karras(steps)
     options = parallel.compiler_options(convolutions=True) or None

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import asked
+
 DASH = "–"
 
 
@@ -12,18 +14,15 @@ def of(result: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     made = []
     if result["suite"] == "frontier":
         for data in dict.fromkeys(row["data"] for row in rows):
-            made.append(_frontier(data, [row for row in rows if row["data"] == data]))
+            made += _frontier(data, [row for row in rows if row["data"] == data])
     for title, wanted in _MEASURED.items():
         chosen = [row for row in rows if wanted in row and "architecture" in row]
         if chosen and result["suite"] != "frontier":
             made.append(_speed(title, chosen))
     pairs = [(row, ratio) for row in rows for ratio in ratios(row)]
     if pairs:
-        head = ["what", "ratio of", "median (p10 - p90)", "seconds"]
-        lines = [
-            [name(row), ratio["of"], spell_spread(ratio), _seconds(row)] for row, ratio in pairs
-        ]
-        made.append(("beside alternatives", head, lines))
+        lines = [[*beside(result, row, ratio), _seconds(row)] for row, ratio in pairs]
+        made.append(("beside alternatives", [*BESIDE, "seconds"], lines))
     made += _differences(rows)
     fits = [row for row in rows if "exponent" in row]
     if fits:
@@ -35,9 +34,10 @@ def of(result: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
                 [[f"{name(row)}", text(row)] for row in fits],
             )
         )
-    other = [line for row in rows for line in _others(row)]
+    made += _swept([row for row in rows if _is_swept(row)])
+    other = [line for row in rows for line in others(result, row)]
     if other:
-        made.append(("also", ["what", "measured"], other))
+        made.append(("also", OTHERS, other))
     lost = [row for row in result["rows"] if row["status"] != "ok"]
     if lost:
         why = lambda row: row.get("reason") or row.get("error") or DASH
@@ -103,8 +103,9 @@ _MEASURED = {"training": "step_seconds", "sampling": "nfe"}
 
 def _speed(title: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
     sampling = title == "sampling"
-    head = ["what", "images", "batch", *(["NFE"] if sampling else []), "parameters", "images/s",
-            "model FLOP/s", "MFU", "compile s", "peak MB"]  # fmt: skip
+    head = ["what", "images", "batch", *(["NFE"] if sampling else []), "parameters",
+            "FLOPs an image", "images/s", *(["evaluations/s"] if sampling else []), "model FLOP/s",
+            "MFU", "compile s", "peak MB"]  # fmt: skip
     lines = []
     for row in rows:
         rate = row["images_per_s"]
@@ -115,11 +116,13 @@ def _speed(title: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], list
                 str(row["batch"]),
                 *([str(row["nfe"])] if sampling else []),
                 spell(row.get("num_params")),
+                _count(row.get("flops_per_image")),
                 spell_spread(rate) if isinstance(rate, dict) else spell(rate),
-                _flops(row.get("model_flops_per_s")),
-                DASH if row.get("mfu") is None else f"{100 * row['mfu']:.1f} %",
-                spell(row["compile_seconds"]),
-                spell(row["peak_mb"]),
+                *([spell(row.get("evaluations_per_s"))] if sampling else []),
+                _rate(row.get("model_flops_per_s")),
+                _percent(row.get("mfu")),
+                spell(row.get("compile_seconds")),
+                spell(row.get("peak_mb")),
             ]
         )
     return title, head, lines
@@ -150,35 +153,63 @@ def _both(row: dict[str, Any], key: str) -> str:
     """A count of jdiff's and of the other's, where both are told."""
     if not {key, f"peer_{key}"} <= set(row):
         return DASH
-    return f"{row[key] / 1e6:.3g} M / {row[f'peer_{key}'] / 1e6:.3g} M"
+    return f"{_count(row[key])} / {_count(row[f'peer_{key}'])}"
 
 
-_COLUMNS = (
+_SAID = (
     *("memorized_fraction", "memorized_control", "novelty", "realism", "frechet_distance"),
-    *("frechet_control", "agreement_with_optimal"),
+    *("frechet_control", "agreement_with_optimal", "train_images_per_s", "sample_images_per_s"),
 )
 
 
-def _frontier(data: str, rows: list[dict[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+def _frontier(data: str, rows: list[dict[str, Any]]) -> list[tuple[str, list[str], list]]:
+    """What each architecture makes and how fast, means and ranges over seeds; and what it costs."""
+    images = ", ".join(f"{n:,}" for n in sorted({row["num_train"] for row in rows}))
     head = ["architecture", "verdict", "memorized", "control", "novelty", "realism", "Fréchet",
-            "control", "agreement with optimal", "parameters", "steps", "train images/s",
-            "samples/s"]  # fmt: skip
+            "control", "agreement with optimal", "train images/s", "samples/s"]  # fmt: skip
     verdict = lambda row: ", ".join(f"{word} {n}" for word, n in row["verdicts"].items())
-    lines = [
+    said = [[row["part"], verdict(row), *(spell_range(row[c]) for c in _SAID)] for row in rows]
+    costs = [
         [
             row["part"],
-            verdict(row),
-            *(spell_range(row[column]) for column in _COLUMNS),
             spell(row["num_params"]),
+            _count(row.get("flops_per_image")),
             spell(row["steps"]),
-            spell((row["train_images_per_s"] or {}).get("mean")),
-            spell((row["sample_images_per_s"] or {}).get("mean")),
+            _percent((row.get("train_mfu") or {}).get("mean")),
+            spell(row["nfe"]),
+            _percent((row.get("sample_mfu") or {}).get("mean")),
+            spell(row.get("compile_seconds")),
         ]
         for row in rows
-        if "verdicts" in row
     ]
-    images = ", ".join(sorted({f"{row['num_train']:,}" for row in rows if "verdicts" in row}))
-    return f"frontier, {data}, {images} training images", head, lines
+    return [
+        (f"frontier, {data}, {images} training images", head, said),
+        (
+            f"frontier, {data}: what it costs",
+            ["architecture", "parameters", "FLOPs an image", "steps", "MFU of training", "NFE",
+             "MFU of sampling", "compile s"],
+            costs,
+        ),
+    ]  # fmt: skip
+
+
+BESIDE = ["what", "ratio of seconds", "median (p10 - p90)", "asked"]
+
+
+def beside(result: dict[str, Any], row: dict[str, Any], ratio: dict[str, Any]) -> list[str]:
+    """A line of a table of ratios."""
+    wanted = asked.of(result, row, "ratio", ratio["p50"])
+    return [name(row), ratio["of"], spell_spread(ratio), wanted]
+
+
+def work(row: dict[str, Any]) -> str:
+    """The other's parameters and FLOPs an image, each with how many times jdiff's they are."""
+    said = []
+    for key, word in (("num_params", "parameters"), ("flops_per_image", "FLOPs")):
+        mine, other = row.get(key), row.get(f"peer_{key}")
+        if mine is not None and other is not None:
+            said.append(f"{_count(other)} {word} ({other / mine:.2f} x)")
+    return ", ".join(said) or DASH
 
 
 def ratios(row: dict[str, Any]) -> Sequence[dict[str, Any]]:
@@ -196,32 +227,84 @@ def _seconds(row: dict[str, Any]) -> str:
 # What else a row may hold, and how it is called.
 _OTHER = {
     **{"largest_difference": "largest difference", "relative_difference": "relative difference"},
-    **{"same_neighbours": "same neighbours", "all_seconds": "seconds, all measures"},
-    **{"study_seconds": "seconds from the command to the page"},
+    **{"same_neighbours": "same neighbours"},
+    **{"all_seconds": "seconds of all measures, of a linear denoiser, one run"},
+    **{"study_seconds": "seconds from the command to the page, one run"},
     **{"fit_seconds": "seconds of the fit", "peak_mb_beyond_data": "peak MB beyond the data"},
     **{"image_error_of_range": "largest error, of the image range"},
     **{"weight_error": "largest error of a posterior weight"},
 }
+OTHERS = ["what", "measured", "asked"]
 
 
-def _others(row: dict[str, Any]) -> list[list[str]]:
-    found = [
-        [f"{name(row)}, {word}", spell(row[key])] for key, word in _OTHER.items() if key in row
-    ]
-    if "peak_mb" in row and "architecture" not in row:
-        found.append([f"{name(row)}, MB of {row['peak_of']}", spell(row["peak_mb"])])
+def others(result: dict[str, Any], row: dict[str, Any]) -> list[list[str]]:
+    """A row's numbers that no other table has: what, how much, and what was asked."""
+    line = lambda what, key: [
+        f"{name(row)}, {what}", spell(row[key]), asked.of(result, row, key, row[key])
+    ]  # fmt: skip
+    found = [line(what, key) for key, what in _OTHER.items() if key in row]
+    if row.get("not_taken"):
+        said = "; ".join(f"{measure}: {why}" for measure, why in row["not_taken"].items())
+        found.append([f"{name(row)}, not taken", said, ""])
+    if row.get("peak_mb") is not None and "architecture" not in row and not _is_swept(row):
+        found.append(line(f"MB of {row['peak_of']}", "peak_mb"))
     flops = row.get("flops_per_s")
     if isinstance(flops, dict):
-        found += [[f"{name(row)}, {way}", _flops(value)] for way, value in flops.items()]
-    elif flops is not None:
-        found.append([name(row), _flops(flops)])
+        seconds = row.get("seconds") or {}
+        found += [
+            [f"{name(row)}, {way}", _rate(value, seconds.get(way)), ""]
+            for way, value in flops.items()
+        ]
+    elif flops is not None and not _is_swept(row):
+        found.append([name(row), _rate(flops), ""])
     return found
 
 
-def _flops(value: float | None) -> str:
+def _is_swept(row: dict[str, Any]) -> bool:
+    """Whether it is a size of a sweep of a closed form."""
+    return isinstance(row.get("flops_per_s"), float) and "jdiff" in (row.get("seconds") or {})
+
+
+def _swept(rows: list[dict[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Seconds a call, FLOP/s and memory of every size."""
+    lines = [
+        [
+            name(row),
+            spell(row["seconds"]["jdiff"]["p50"]),
+            _rate(row["flops_per_s"], row["seconds"]["jdiff"]),
+            spell(row.get("peak_mb")),
+        ]
+        for row in rows
+    ]
+    return [("sweeps", ["what", "seconds", "FLOP/s", "peak MB"], lines)] if lines else []
+
+
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def _unit(value: float) -> tuple[str, float]:
+    return next(((unit, size) for unit, size in _UNITS if value >= size), ("", 1.0))
+
+
+def _rate(value: float | None, seconds: dict[str, Any] | None = None) -> str:
+    """FLOP/s; of work whose seconds spread, with its p10 and p90."""
     if value is None:
         return DASH
-    for unit, size in (("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g} FLOP/s"
+    unit, size = _unit(value)
+    if seconds is None:
+        return f"{value / size:.3g} {unit}FLOP/s"
+    at = lambda p: value * seconds["p50"] / seconds[p] / size
+    spread = seconds | {"p10": at("p90"), "p50": at("p50"), "p90": at("p10")}
+    return f"{spell_spread(spread)} {unit}FLOP/s"
+
+
+def _count(value: float | None) -> str:
+    """A count of parameters or FLOPs: "2.47 M"."""
+    if value is None:
+        return DASH
+    unit, size = _unit(value)
+    return f"{value / size:.3g} {unit}".rstrip()
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.3g} %"

@@ -77,10 +77,27 @@ def exponent(sizes: Any, values: Any) -> dict[str, Any]:
     """The slope b of value = a size^b, least squares in logarithms, with its standard error.
 
     Two points have no error that could be told: None.
+
+    Raises:
+      ValueError: of fewer than two sizes, or of what is not positive: neither has a slope.
     """
+    if len(set(sizes)) < 2 or not all(v > 0 for v in (*sizes, *values)):
+        raise ValueError(
+            f"an exponent needs two sizes or more, all positive; got {list(values)} at "
+            f"{list(sizes)}."
+        )
     x, y = (np.log(np.asarray(v, np.float64)) for v in (sizes, values))
     x = x - x.mean()
     slope = float(x @ y / (x @ x))
     rest = y - y.mean() - slope * x
     error = np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)) if len(x) > 2 else None
     return {"exponent": slope, "standard_error": None if error is None else float(error)}
+
+
+def exponents(over: str, sizes: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row an exponent, "WORD against OVER", of values that were told at every size.
+
+    Memory is not told everywhere (None), nor are kilobytes beyond what a process had (0).
+    """
+    told = {word: v for word, v in values.items() if all(one is not None and one > 0 for one in v)}
+    return [{"part": f"{word} against {over}", **exponent(sizes, v)} for word, v in told.items()]

@@ -29,37 +29,6 @@ SMALL = (
     "bottleneck_mlp",
 )
 SWEEP = "unet:width={},levels=3"
-# shape: of the images; batch: of all devices; steps of a measurement; rounds; widths of a sweep;
-# sides of a sweep; and, for the peers, their own shape and batch.
-SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {
-        **{"architectures": ("unet:width=4,levels=1",), "sweep": "mlp:depth=2,width={}"},
-        **{"shape": (8, 8, 1), "batch": 16, "steps": 3, "rounds": 2, "widths": (8, 16)},
-        **{"sides": (4, 8), "peer_shape": (8, 8, 1), "peer_batch": 4, "channels": (8,)},
-        **{"peer_steps": 1},
-    },
-    "cpu": {
-        **{"architectures": (*UNETS, *SMALL), "shape": (32, 32, 3), "sweep": SWEEP},
-        **{"batch": 64, "steps": 3, "rounds": 5, "widths": (8, 16, 32, 64), "sides": (8, 16, 32)},
-        **{"peer_shape": (32, 32, 3), "peer_batch": 64, "channels": (32, 64, 128)},
-        **{"peer_steps": 2},
-    },
-    # Compiling a UNet takes a GPU the better part of a minute, so there are few.
-    "accelerator": {
-        **{"shape": (32, 32, 3), "batch": 512, "steps": 60, "rounds": 5, "sweep": SWEEP},
-        "architectures": (
-            *("unet:width=32,levels=3", "unet:width=128,levels=3,dtype=bfloat16"),
-            "mlp:width=1024,depth=4",
-        ),
-        **{"widths": (), "sides": ()},
-        **{"peer_shape": (32, 32, 3), "peer_batch": 64, "channels": (32, 64, 128)},
-        **{"peer_steps": 50},
-    },
-}
-SIZES["pod"] = SIZES["accelerator"] | {
-    **{"batch": 512 * 8, "architectures": (*UNETS, *SMALL)},
-    **{"widths": (32, 64, 128, 256), "sides": (16, 32, 64)},
-}
 # (peer, variant): the closest also as its experts would set it.
 PEERS = (
     ("diffusers_unet", "default"),
@@ -68,6 +37,37 @@ PEERS = (
     ("hackable_diffusion_unet", "default"),
     ("dewml_unet", "default"),
 )
+JAX_PEERS = ("hackable_diffusion_unet", "dewml_unet", "jdiff_unet")
+BOTH = ("train", "forward")
+# shape: of the images; batch: of all devices; steps of a measurement; rounds; widths of a sweep;
+# sides of a sweep; and, for what is beside, its own shape, batch and steps, the peers and the work.
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        **{"architectures": ("unet:width=4,levels=1",), "sweep": "mlp:depth=2,width={}"},
+        **{"shape": (8, 8, 1), "batch": 16, "steps": 3, "rounds": 2, "widths": (8, 16)},
+        **{"sides": (4, 8), "peer_shape": (8, 8, 1), "peer_batch": 4, "channels": (8,)},
+        **{"peer_steps": 1, "peers": PEERS, "works": BOTH},
+    },
+    "cpu": {
+        **{"architectures": (*UNETS, *SMALL), "shape": (32, 32, 3), "sweep": SWEEP},
+        **{"batch": 64, "steps": 3, "rounds": 5, "widths": (8, 16, 32, 64), "sides": (8, 16, 32)},
+        **{"peer_shape": (32, 32, 3), "peer_batch": 64, "channels": (32, 64, 128)},
+        **{"peer_steps": 2, "peers": PEERS, "works": BOTH},
+    },
+    # Compiling a UNet takes a GPU half a minute, and all suites together have eight: there are
+    # few, and what is beside has the batch and steps of the first, which is compiled once for both.
+    "accelerator": {
+        **{"shape": (32, 32, 3), "batch": 256, "steps": 60, "rounds": 5, "sweep": SWEEP},
+        **{"architectures": ("unet:width=32,levels=3", "mlp:width=1024,depth=4")},
+        **{"widths": (), "sides": ()},
+        **{"peer_shape": (32, 32, 3), "peer_batch": 256, "channels": (32, 64, 128)},
+        **{"peer_steps": 60, "peers": (("diffusers_unet", "tuned"),), "works": ("train",)},
+    },
+}
+SIZES["pod"] = SIZES["accelerator"] | {
+    **{"batch": 512 * 8, "widths": (32, 64, 128, 256), "sides": (16, 32, 64)},
+    "architectures": (*UNETS, "unet:width=128,levels=3,dtype=bfloat16", *SMALL),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,19 +98,18 @@ class Match:
 
 
 def cases(size: str, options: Any) -> list[Case]:
-    """Architectures, the loop's cost, the transcription, the peers, two sweeps."""
+    """Architectures, the loop's cost, the transcription, the peers, two sweeps.
+
+    With architectures of the caller's own, these and the loop's cost alone.
+    """
     at = SIZES[size]
     shape, batch = at["shape"], at["batch"]
     chosen = options.architectures or at["architectures"]
     for spec in chosen:
         architecture = Architecture.parse(spec)
-        if architecture.closed_form or architecture.per_level:
-            raise ValueError(
-                f"architectures of training must be networks of all levels; got {spec}, which is "
-                f"{'a closed form' if architecture.closed_form else 'one network a level'}."
-            )
-        architecture.network(shape)  # whose options are checked when it is made
-    peak = functools.cache(lambda: hardware.matmul_peak(size))
+        if not architecture.closed_form:
+            architecture.network(shape)  # whose options are checked when it is made
+    peak = lambda: hardware.matmul_peak(size)
     # A program is compiled once and its row is one: the sweeps share their corner.
     train = functools.cache(
         lambda spec, shape: _train(spec, shape, batch, at["steps"], at["rounds"], peak())
@@ -120,20 +119,21 @@ def cases(size: str, options: Any) -> list[Case]:
     )
     made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
     made += [Case(f"train {spec}", functools.partial(train, spec, shape)) for spec in chosen]
-    made += [
-        Case("bare step over loop", lambda: _loop(match)),
-        Case("compiler option", lambda: _option(match)),
-        Case("transcription, train", lambda: _transcription(match, "train")),
-        Case("transcription, forward", lambda: _transcription(match, "forward")),
-    ]
-    # On accelerators, where compiling takes minutes, those of another framework alone.
-    for peer, variant in PEERS[:2] if size == "accelerator" else PEERS:
-        for work in ("train", "forward"):
+    made.append(Case("bare step over loop", lambda: _loop(match)))
+    if options.architectures:
+        return made
+    made.append(Case("compiler option", lambda: _option(match)))
+    for work in at["works"]:
+        run = functools.partial(_transcription, match, work)
+        made.append(Case(f"transcription, {work}", run))
+    for peer, variant in at["peers"]:
+        for work in at["works"]:
             run = functools.partial(_peer, match, peer, variant, work, options)
             made.append(Case(f"{peer} {variant}, {work}", run))
-    for work in ("train", "forward"):
-        run = functools.partial(_both_tuned, match, work, options)
-        made.append(Case(f"diffusers_unet tuned and jdiff tuned, {work}", run))
+    if size in ("smoke", "cpu"):  # what is kept is the C library's memory
+        for work in at["works"]:
+            run = functools.partial(_both_tuned, match, work, options)
+            made.append(Case(f"diffusers_unet tuned and jdiff tuned, {work}", run))
     if at["widths"]:
         widths, sides, sweep = at["widths"], at["sides"], at["sweep"]
         made.append(Case("sweep of widths", lambda: _widths(sweep, widths, shape, train)))
@@ -156,9 +156,13 @@ def _train(
     spec: str, shape: tuple, batch: int, steps: int, rounds: int, peak: dict[str, float]
 ) -> dict[str, Any]:
     architecture = Architecture.parse(spec)
+    if architecture.closed_form:
+        raise Skip(f"nothing to train: {architecture.name} is a closed form")
+    if architecture.per_level:
+        raise Skip("one network a level: its steps are those of the network without per_level")
     network = architecture.network(shape)
     train = _trainer(network, shape, batch, steps, preconditioning=architecture.preconditioning)
-    with hardware.peak_memory() as memory:
+    with hardware.program_memory() as memory:
         compile_seconds = train().seconds["compile"]
     rates = timing.spread([train().images_per_s for _ in range(rounds)])
     flops = networks.flops_per_image(network, shape)
@@ -188,6 +192,7 @@ def _ours(match: Match, work: str, steps: int) -> Callable[[], float]:
     return lambda: match.batch / train().images_per_s
 
 
+@functools.lru_cache(maxsize=4)  # several rows hold others against it
 def _bare(match: Match, work: str, network: Any = None) -> Callable[[int], float]:
     """The bare step, warm, of jdiff's UNet compiled as jdiff does, or of another as it comes."""
     make = bare.train_steps if work == "train" else bare.forward_steps
@@ -223,7 +228,7 @@ def _option(match: Match) -> dict[str, Any]:
 
 def _transcription(match: Match, work: str) -> dict[str, Any]:
     _one_device()
-    direct = transcription.UNet(channels=match.channels)
+    direct: Any = transcription.UNet(channels=match.channels)  # hashable, which its type hides
     run = _bare(match, work, direct)
     ways = {
         "transcription": lambda: run(match.steps),
@@ -243,6 +248,8 @@ def _transcription(match: Match, work: str) -> dict[str, Any]:
 
 def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dict[str, Any]:
     _one_device()
+    if peer in JAX_PEERS:
+        _device_for_two()
     with peers.Peer(peer, _asked(match, work, variant), options.peer_python) as other:
         _same_device(other)
         ours = _ours(match, work, match.steps)
@@ -253,17 +260,16 @@ def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dic
 def _both_tuned(match: Match, work: str, options: Any) -> dict[str, Any]:
     """The closest peer and jdiff's bare step, each in a process that keeps its memory."""
     _one_device()
+    _device_for_two()
     asked = _asked(match, work, "tuned")
-    with (
-        peers.Peer("diffusers_unet", asked, options.peer_python) as other,
-        peers.Peer("jdiff_unet", asked) as ours,
-    ):
+    with peers.Peer("diffusers_unet", asked, options.peer_python) as other:
         _same_device(other)
-        ways = {
-            "diffusers_unet tuned": lambda: other.steps(match.steps),
-            "jdiff, bare step, memory kept": lambda: ours.steps(match.steps),
-        }
-        return {**match.about, **_of_peer(other), **timing.turns(ways, match.rounds)}
+        with peers.Peer("jdiff_unet", asked) as ours:
+            ways = {
+                "diffusers_unet tuned": lambda: other.steps(match.steps),
+                "jdiff, bare step, memory kept": lambda: ours.steps(match.steps),
+            }
+            return {**match.about, **_of_peer(other), **timing.turns(ways, match.rounds)}
 
 
 def _asked(match: Match, work: str, variant: str) -> dict[str, Any]:
@@ -273,6 +279,12 @@ def _asked(match: Match, work: str, variant: str) -> dict[str, Any]:
         **{"channels": list(match.channels), "layers_per_block": 1, "work": work},
         **{"variant": variant, "threads": record.cores()},
     }
+
+
+def _device_for_two() -> None:
+    """Refuses to start a second jax on a device that this process holds alone."""
+    if jax.default_backend() not in ("cpu", "gpu"):
+        raise Skip("this process holds the device, which another one could not have too")
 
 
 def _same_device(other: peers.Peer) -> None:

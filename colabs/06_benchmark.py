@@ -33,6 +33,8 @@ from importlib.metadata import PackageNotFoundError, version
 SOURCE = os.environ.get("JDIFF_SOURCE", "jdiff-jax")
 # "tiny" shows that everything runs; "" measures in earnest.
 BUDGET = os.environ.get("JDIFF_BUDGET", "")
+# On Colab: keep the results in your Google Drive.
+USE_DRIVE = False
 
 if importlib.util.find_spec("jdiff") is None:
     # The runtime's own jax fits its TPU or GPU: pip may not replace it.
@@ -60,6 +62,15 @@ import jdiff
 
 print("jax", jax.__version__, "on", jax.device_count(), jax.devices()[0].device_kind)
 
+# %%
+if USE_DRIVE:
+    from google.colab import drive  # pyright: ignore[reportMissingImports]
+
+    drive.mount("/content/drive")
+    out = Path("/content/drive/MyDrive/jdiff/frontier")
+else:
+    out = Path(tempfile.mkdtemp()) / "frontier"
+
 # %% [markdown]
 # ## The device's peak
 #
@@ -83,7 +94,8 @@ print(f"{peak / 1e12:.3g} TFLOP/s")
 # ## The study
 #
 # Three training seeds each, so that a difference between two architectures can be told from one
-# between two trainings. Stopped and run again with the same folder, it goes on where it was.
+# between two trainings. Stopped and run again, it goes on where it was: within this runtime from
+# `out`, and after a new one if `USE_DRIVE` keeps that folder.
 
 # %%
 if BUDGET == "tiny":
@@ -112,7 +124,6 @@ study = jdiff.study.Study(
     batch_size=64,
     num_samples=samples,
 )
-out = Path(tempfile.mkdtemp()) / "frontier"
 rows = jdiff.study.run(study, out)
 
 # %% [markdown]
@@ -125,9 +136,9 @@ rows = jdiff.study.run(study, out)
 
 # %%
 def over_control(one, name):
-    """A measure over the same measure of held-out images: mean, smallest, largest."""
-    control = one.spread("measures", name, "control").mean
-    return np.array(one.spread("measures", name, "value")[:3]) / control
+    """A measure over the same of held-out images: mean, smallest, largest; NaN where that is 0."""
+    control = one.spread("measures", name, "control").mean or np.nan
+    return np.array(one.spread("measures", name, "value")[:3], float) / control
 
 
 lines = []
@@ -145,7 +156,8 @@ for one in jdiff.report.group(rows):
     if train is not None:  # a network: a step takes three times the FLOPs of an evaluation
         mfu = 3 * one.runs[0].record["flops_per_image"] * train / peak
         speed = f"{train:10,.0f}{mfu:7.1%}"
-    lines.append((one.name, memorized, realism, drawn, one.counts[0][0]))
+    if np.isfinite(realism[0]):
+        lines.append((one.name, memorized, realism, drawn, one.counts[0][0]))
     print(
         f"{one.name:36}{memorized.mean:10.2f}{novelty[0]:9.2f}{realism[0]:9.2f}{speed}"
         f"{drawn:11,.0f}  {one.said}"

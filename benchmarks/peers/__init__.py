@@ -22,7 +22,6 @@ slower than one, so that ratios from a busy machine flatter jdiff.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import suite
+from benchmarks import child, suite
 
 FOLDER = Path(__file__).parent
 NAMES = (
@@ -144,7 +143,7 @@ class Peer:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
-                env={**os.environ, **(KEEP_MEMORY if tuned else {})},
+                env=child.environment() | (KEEP_MEMORY if tuned else {}),
             )
         except OSError as error:
             self._errors.close()

@@ -1,5 +1,6 @@
 """`python -m benchmarks`: what it refuses, and that every suite has a row for what it asks."""
 
+import json
 import re
 
 import pytest
@@ -21,13 +22,16 @@ SIZES = ("smoke", "cpu", "accelerator", "pod")
         (["training", "--budget", "steps:5"], "--budget goes with frontier"),
         (["frontier", "--budget", "steps:0.5"], "at least one step"),
         (["frontier", "--budget", "hours:1"], "steps:N"),
+        (["frontier", "--budget", "flops:1"], "at least one step of unet"),
+        (["frontier", "--architectures", "unet:widht=3"], "widht.*width"),
+        (
+            ["frontier", "--budget", "steps:3", "--architectures", "mlp:per_level=karras:4"],
+            "at least one step of every network of mlp",
+        ),
         (["training", "metrics", "--out", "x.json"], "one suite"),
         (["compare", "absent.json", "absent.json"], "absent.json"),
         (["report", "--results", "absent"], "absent holds no results"),
         (["reprot"], "Close: report"),
-        (["training", "--architectures", "optimal"], "optimal, which is a closed form"),
-        (["training", "--architectures", "mlp:per_level=karras:4"], "one network a level"),
-        (["sampling", "--architectures", "mlp:per_level=karras:4"], "one denoiser each"),
         (["training", "--architectures", "mlp:width=wide"], "width.*wide"),
         (["training", "--peer-python", "nowhere"], "interpreter; got nowhere"),
         (["metrics", "--data", "npz:absent.npz"], "absent.npz"),
@@ -64,6 +68,41 @@ def test_architectures_are_those_asked_for():
     assert not any("unet" in name for name in names)
 
 
+def test_settings_of_ones_own_do_not_replace_the_published_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "published")
+    rows = lambda size, options: [cli.suite.Case("a", lambda: {})]
+    monkeypatch.setattr(cli, "SUITES", dict.fromkeys(cli.SUITES, rows))
+    work = ["--work", str(tmp_path / "work")]
+    assert cli.main(["metrics", "training", *work, "--architectures", "linear"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"{tmp_path / 'work' / 'results'}.")
+    (metrics,) = (tmp_path / "published").glob("*.json")  # which takes no architectures
+    (training,) = (tmp_path / "work" / "results").glob("*.json")
+    assert "-metrics-" in metrics.name
+    assert "-training-" in training.name
+    assert cli.main(["training", *work]) == 0
+    assert (tmp_path / "published" / training.name).exists()
+
+
+def test_results_of_another_device_are_not_written_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setitem(cli.SUITES, "metrics", lambda *_: [cli.suite.Case("a", lambda: {})])
+    there = record.path("metrics", "smoke", tmp_path)
+    other = record.head("metrics", "smoke", {}) | {"device": "1 x CPU (another, 2 cores)"}
+    record.write(there, {**other, "rows": []})
+    before = there.read_text()
+    assert cli.main(["metrics"]) == 2
+    said = capsys.readouterr().err
+    assert "another, 2 cores" in said
+    assert "--out" in said
+    assert there.read_text() == before
+    assert cli.main(["metrics", "--out", str(tmp_path / "mine.json")]) == 0
+    # Of this device, or what nobody could read, it is.
+    for text in (json.dumps({**other, "device": record.device(), "rows": []}), "{"):
+        there.write_text(text)
+        assert cli.main(["metrics"]) == 0
+        assert [row["case"] for row in record.read(there)["rows"]] == ["a"]
+
+
 def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
     """End to end: the optimal denoiser memorizes, an untrained network does not."""
     out = tmp_path / "frontier.json"
@@ -77,6 +116,13 @@ def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
     assert optimal["verdicts"] == {"memorizes": 1}
     assert mlp["steps"] == 2
     assert mlp["seeds"] == [0]
+    # The share of the peak is the rate's: three forward passes a training step.
+    done = 3 * mlp["flops_per_image"] * mlp["train_images_per_s"]["mean"]
+    assert mlp["train_mfu"]["mean"] == pytest.approx(done / mlp["peak_flops_per_s"])
+    done = mlp["nfe"] * mlp["flops_per_image"] * mlp["sample_images_per_s"]["mean"]
+    assert mlp["sample_mfu"]["mean"] == pytest.approx(done / mlp["peak_flops_per_s"])
+    assert optimal["train_mfu"] is None
+    assert optimal["sample_mfu"] is None
     assert mlp["memorized_fraction"]["mean"] == 0
     assert mlp["realism"]["mean"] < 0.5
     assert "memorizes 1" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,6 +64,34 @@ def test_tuned_workers_start_with_an_allocator_that_keeps_its_memory(peer):
     mine = {n: v for n, v in os.environ.items() if n.startswith("MALLOC_")}
     assert found["default"] == mine
     assert found["tuned"] == {**mine, **KEEP_MEMORY}
+
+
+def test_workers_have_the_checkout_and_no_budgets_of_tests(peer, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("JDIFF_BUDGET", "tiny")
+    code = "ready(path=os.environ['PYTHONPATH'], budget=os.environ.get('JDIFF_BUDGET'))"
+    with peer(code) as started:
+        first, then = started.about["path"].split(":")
+        assert (Path(first) / "jdiff" / "__init__.py").exists()
+        assert then == str(tmp_path)
+        assert started.about["budget"] is None
+
+
+def test_jdiffs_own_unet_takes_steps_in_a_process_of_its_own(monkeypatch):
+    """The one peer that is installed wherever jdiff is: messages, counts, steps, all of it real."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # it would mostly compile
+    shape, channels = (8, 8, 1), (8,)
+    arguments = {
+        **{"image_shape": list(shape), "batch": 4, "channels": list(channels)},
+        **{"layers_per_block": 1, "work": "train", "variant": "tuned", "threads": 1},
+    }
+    network = networks.create("unet", shape, width=8, levels=1)
+    with Peer("jdiff_unet", arguments) as started:
+        assert started.about["num_params"] == networks.num_params(network, shape)
+        assert started.about["flops_per_image"] == networks.flops_per_image(network, shape)
+        assert "threads" in started.about["device"] or jax.default_backend() != "cpu"
+        assert {"jax", "flax", "optax"} == set(started.about["versions"])
+        assert 0 < started.steps(2) < 60
 
 
 def test_the_first_python_that_does_not_skip_is_taken(peer, tmp_path):
@@ -134,7 +163,7 @@ def test_what_cannot_be_started_is_refused(peer):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_worker_of_this_folder_skips_where_its_package_is_absent(name, tmp_path, monkeypatch):
     # Modules that cannot be imported stand before all others, whatever is installed here.
-    packages = {"dewml_unet": "dew", "jdiff_unet": "jdiff"}
+    packages = {"dewml_unet": "dew", "jdiff_unet": "jax"}  # the checkout's jdiff comes first
     packages["hackable_diffusion_unet"] = "hackable_diffusion"
     package = packages.get(name, "torch")
     (tmp_path / f"{package}.py").write_text("raise ImportError('absent on purpose')")
@@ -176,8 +205,8 @@ def _renamed(params: dict) -> dict:
     convolutions = {"UpsampleConv_0": "Conv_3", "UpsampleConv_1": "Conv_4", "Conv_3": "Conv_5"}
     renamed = {}
     for name, layer in params.items():
-        if name.startswith("NormSilu_"):
-            renamed[name.replace("NormSilu", "GroupNorm")] = layer["GroupNorm_0"]
+        if name.startswith("NormActivation_"):
+            renamed[name.replace("NormActivation", "GroupNorm")] = layer["GroupNorm_0"]
         elif name.startswith("ResBlock_"):
             renamed[name.replace("ResBlock", "Block")] = _renamed(layer)
         elif name == "TimeEmbedding_0":

@@ -122,6 +122,12 @@ def test_a_case_that_failed_or_was_skipped_is_tried_again(out, status):
     assert [(row["status"], row["value"]) for row in made] == [("ok", 1)]
 
 
+def without(field: str) -> str:
+    """A whole results file but for one entry."""
+    head = record.head("metrics", "smoke", {})
+    return json.dumps({n: value for n, value in head.items() if n != field} | {"rows": []})
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -130,6 +136,10 @@ def test_a_case_that_failed_or_was_skipped_is_tried_again(out, status):
         ('{"schema": 1}', "schema 1"),
         ('{"schema": 2, "suite": "metrics"}', "damaged"),
         ('{"schema": 2, "suite": "metrics", "rows": [{"case": "a"}]}', "damaged"),
+        (without("settings"), "damaged.*settings"),
+        (without("flags"), "damaged.*flags"),
+        (without("commit"), "damaged.*commit"),
+        (without("versions"), "damaged.*versions"),
     ],
 )
 def test_damaged_results_are_named(out, text, what):
