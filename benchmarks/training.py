@@ -43,10 +43,10 @@ BOTH = ("train", "forward")
 # sides of a sweep; and, for what is beside, its own shape, batch and steps, the peers and the work.
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
-        **{"architectures": ("unet:width=4,levels=1",), "sweep": "mlp:depth=2,width={}"},
+        **{"architectures": ("mlp:width=16,depth=2",), "sweep": "mlp:depth=2,width={}"},
         **{"shape": (8, 8, 1), "batch": 16, "steps": 3, "rounds": 2, "widths": (8, 16)},
         **{"sides": (4, 8), "peer_shape": (8, 8, 1), "peer_batch": 4, "channels": (8,)},
-        **{"peer_steps": 1, "peers": PEERS, "works": BOTH},
+        **{"peer_steps": 1, "peers": PEERS, "works": ("train",)},
     },
     "cpu": {
         **{"architectures": (*UNETS, *SMALL), "shape": (32, 32, 3), "sweep": SWEEP},
