@@ -10,6 +10,7 @@ import difflib
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,8 +69,8 @@ class Options:
       budget: Of frontier: steps:N, seconds:N or flops:N for every network.
       seeds: Of frontier: training seeds.
       out: The JSON file, for one suite; default benchmarks/results/DEVICE-SUITE-SIZE.json, where
-        the published results lie, and with architectures, data, budget or seeds of your own
-        WORK/results/DEVICE-SUITE-SIZE.json.
+        the published results lie. With architectures, data, budget or seeds of your own, or where a
+        published file is of another device of that name, it lies in WORK/results.
       work: Where frontier and studies keep what they ran, with its samples and pages.
       peer_python: Another Python to look for peers in; may be given several times.
       progress: Progress bars.
@@ -122,14 +123,8 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     record.arguments[:] = args
     try:
-        if args[:1] == ["compare"]:
-            found = tyro.cli(Compare, prog="python -m benchmarks compare", args=args[1:])
-            return compare.run(found.old, found.new)
-        if args[:1] == ["report"]:
-            asked = tyro.cli(Report, prog="python -m benchmarks report", args=args[1:])
-            for path in report.write(asked.results, asked.readme):
-                print(path)
-            return 0
+        if args[:1] in (["compare"], ["report"]):
+            return _read(args)
         return _measure(tyro.cli(Options, prog="python -m benchmarks", args=args))
     except (ValueError, TypeError, OSError) as error:
         print(f"benchmarks: {' '.join(str(error).split())}", file=sys.stderr)
@@ -139,14 +134,26 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _read(args: list[str]) -> int:
+    try:
+        if args[0] == "compare":
+            found = tyro.cli(Compare, prog="python -m benchmarks compare", args=args[1:])
+            return compare.run(found.old, found.new)
+        asked = tyro.cli(Report, prog="python -m benchmarks report", args=args[1:])
+        for path in report.write(asked.results, asked.readme):
+            print(path)
+    except KeyError as error:
+        raise ValueError(f"a results file is damaged: a row lacks {error}.") from error
+    return 0
+
+
 def _measure(options: Options) -> int:
+    record.keep_to_cores()
     if options.distributed:
         parallel.join_hosts()
     suites = options.suites or tuple(SUITES)
     _check(suites, options)
     out = {name: _out(name, options) for name in suites}
-    if options.out is None:
-        parallel.on_writer(lambda: [record.check_same_device(path) for path in out.values()])
     # A warm cache of another call would make compilation look free.
     jax.config.update("jax_enable_compilation_cache", False)
     if options.size == "smoke":  # whose times mean nothing: most of them would be compilation
@@ -170,17 +177,25 @@ def _measure(options: Options) -> int:
         print("size smoke shows that all works: its numbers mean nothing. In earnest: --size cpu.")
     own = [path for path in paths if options.out is None and path.parent != record.RESULTS]
     if own:
-        print(f"Of settings of your own, so not among the published results: {own[-1].parent}.")
+        print(
+            "Of settings of your own, or of a device with the name of another's, so not among the "
+            f"published results: {own[-1].parent}."
+        )
     return 1 if failed else 0
 
 
 def _out(name: str, options: Options) -> Path:
-    """The file of a suite: settings of one's own do not replace the published results."""
+    """The file of a suite; settings of one's own and other devices replace no published one."""
     if options.out is not None:
         return options.out
-    own = any(getattr(options, field) for field in TAKES[name])
-    folder = options.work / "results" if own else record.RESULTS
-    return record.path(name, options.size, folder)
+    own = {field: str(getattr(options, field)) for field in TAKES[name] if getattr(options, field)}
+    published = record.path(name, options.size, record.RESULTS)
+    if not own and not record.of_another_device(published):
+        return published
+    path = record.path(name, options.size, options.work / "results")
+    if not own:
+        return path
+    return path.with_stem(f"{path.stem}-{zlib.crc32(repr(sorted(own.items())).encode()):08x}")
 
 
 def _check(suites: tuple[str, ...], options: Options) -> None:

@@ -1,4 +1,4 @@
-"""What the issues asked of the figures, and whether a row reached it.
+"""What is asked of the figures, and whether a row reached it.
 
 Asked of a machine with two CPU cores, at size cpu; the loop's cost and accuracies of any device.
 """
@@ -52,6 +52,7 @@ def of(result: dict[str, Any], row: dict[str, Any], field: str, value: float | N
     asked = ASKED.get((row["case"], field))
     if asked is None or value is None or result["size"] == "smoke":
         return ""
-    if not asked.on_any_device and (result["size"] != "cpu" or "CPU" not in result["device"]):
+    two_cores = result["size"] == "cpu" and ", 2 cores)" in result["device"]
+    if any((result.get("settings") or {}).values()) or not (two_cores or asked.on_any_device):
         return ""
     return asked.said(value)

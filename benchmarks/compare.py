@@ -165,8 +165,8 @@ def _factor(old: Number, new: Number) -> tuple[float, bool]:
     if old.more_is_better:
         a, b = b, a
     apart = a["p90"] < b["p10"] or b["p90"] < a["p10"]
-    if a["p50"] == 0:  # an error that was none
-        return float("inf"), apart
-    factor = b["p50"] / a["p50"]
     far = abs(b["p50"] - a["p50"]) > old.least_apart
+    if a["p50"] == 0:  # an error that was none, memory that was there
+        return float("inf"), apart and far
+    factor = b["p50"] / a["p50"]
     return factor, apart and far and not 1 / old.least <= factor <= old.least

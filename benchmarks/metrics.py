@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import io
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,7 +152,7 @@ def nearest_once(n: int, num: int, dim: int, k: int, kind: str) -> None:
     metrics.nearest(queries[:2], references[small], k)  # jax's own start
     with hardware.process_memory() as memory:
         metrics.nearest(queries, references, k)
-    print(memory["peak_mb"])
+    print(math.nan if memory["peak_mb"] is None else memory["peak_mb"])
 
 
 def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:

@@ -49,6 +49,16 @@ def cores() -> int:
     return found if quota is None else max(1, min(found, math.ceil(quota)))
 
 
+def keep_to_cores() -> None:
+    """Keeps this process and its children to as many cores as its quota is worth.
+
+    Without, jdiff would start a thread for every core of the machine and be halted mostly.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[: cores()])
+
+
 def path(suite: str, size: str, folder: Path = RESULTS) -> Path:
     """Where a suite's results on this device go: FOLDER/DEVICE-SUITE-SIZE.json."""
     kind = jax.devices()[0].device_kind
@@ -57,17 +67,12 @@ def path(suite: str, size: str, folder: Path = RESULTS) -> Path:
     return folder / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
 
 
-def check_same_device(file: Path) -> None:
-    """Refuses to write over the results of another device whose name is as short."""
+def of_another_device(file: Path) -> bool:
+    """Whether a file holds the results of another device whose name is as short."""
     try:
-        other = read(file)["device"]
+        return read(file)["device"] != device()
     except (ValueError, OSError):  # none, or nothing that would be missed
-        return
-    if other != device():
-        raise ValueError(
-            f"{file} is of another device, {other}, and this is {device()}: choose another file "
-            "with --out."
-        )
+        return False
 
 
 def head(suite: str, size: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def _quota(membership: Path, root: Path) -> float | None:
     except OSError:  # another system
         return None
     found = []
-    for _, controllers, own in lines:
+    for _, controllers, own in (line for line in lines if len(line) == 3):
         if controllers and "cpu" not in controllers.split(","):
             continue
         mounted = root / "cpu" if controllers else root
@@ -170,10 +175,10 @@ def _quota(membership: Path, root: Path) -> float | None:
                     quota, period = ((folder / name).read_text().strip() for name in names)
                 else:
                     quota, period = (folder / "cpu.max").read_text().split()
-            except OSError:  # a group without a limit has no file
+                if quota not in ("max", "-1"):
+                    found.append(int(quota) / int(period))
+            except (OSError, ValueError):  # a group without a limit has no file
                 continue
-            if quota not in ("max", "-1"):
-                found.append(int(quota) / int(period))
     return min(found, default=None)
 
 

@@ -16,8 +16,8 @@
 #
 # For three families of denoisers the distribution of generated samples is an explicit function of
 # the training data and the architecture: **linear** denoisers generate a Gaussian, **polynomial**
-# ones see finitely many moments, **bottlenecks** stay on what the code can say. `jdiff.theory.law`
-# predicts; here the predictions are held against samples.
+# ones see finitely many moments (their law is known in one dimension), **bottlenecks** stay on what
+# the code can say. `jdiff.theory.law` predicts; here the predictions are held against samples.
 #
 # Runs on a TPU, a GPU or a CPU (a single chip is enough).
 

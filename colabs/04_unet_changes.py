@@ -34,6 +34,8 @@ from importlib.metadata import PackageNotFoundError, version
 SOURCE = os.environ.get("JDIFF_SOURCE", "jdiff-jax")
 # "tiny" shows that everything runs; "" trains in earnest.
 BUDGET = os.environ.get("JDIFF_BUDGET", "")
+# On Colab: keep the results in your Google Drive.
+USE_DRIVE = False
 
 if importlib.util.find_spec("jdiff") is None:
     # The runtime's own jax fits its TPU or GPU: pip may not replace it.
@@ -81,15 +83,23 @@ for name in study.architectures:
     print(name)
 
 # %%
-out = Path(tempfile.mkdtemp()) / "unet-changes"
+if USE_DRIVE:
+    from google.colab import drive  # pyright: ignore[reportMissingImports]
+
+    drive.mount("/content/drive")
+    out = Path("/content/drive/MyDrive/jdiff/unet-changes")
+else:
+    out = Path(tempfile.mkdtemp()) / "unet-changes"
+
+# %%
 rows = jdiff.study.run(study, out)
 
 # %% [markdown]
 # ## What came out
 #
 # One line an architecture: verdicts, and each measure with its range over the training seeds,
-# beside the same number for real held-out images. Stopped and started again with the same folder,
-# a study goes on where it was.
+# beside the same number for real held-out images. Stopped and run again, the cell above goes on
+# where it was, after a lost runtime too if the folder is in Drive.
 
 # %%
 claims = jdiff.study.claims.of(study.claims, [row.record for row in rows])

@@ -89,8 +89,9 @@ def join_hosts() -> None:
     """Makes this process one of several that work together, before it has made any array.
 
     Each host of a TPU pod, each task of a SLURM, Open MPI or Kubernetes job calls it; how many they
-    are, and which this is, their environment tells. Whoever knows it himself calls
-    `jax.distributed.initialize(address, number, which)` instead.
+    are, and which this is, their environment tells. In SLURM and Open MPI jobs on GPUs JAX gives
+    each process one of them, unless JAX_LOCAL_DEVICE_IDS in its environment names more. Whoever
+    knows it himself calls `jax.distributed.initialize(address, number, which)` instead.
 
     Raises:
       ValueError: if the environment tells of no such job.

@@ -231,15 +231,14 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     "shortlist-features-split": functools.partial(shortlist_program, "features", MESH),
     "squares-split": functools.partial(squares_program, MESH),
     "posterior-split": functools.partial(posterior_program, "split"),
-    "psnr": functools.partial(measure_program, denoising._squared_error),
-    "equivariance": functools.partial(measure_program, denoising._shifts((1, 2))),
+    "answers": functools.partial(measure_program, denoising._answer, int32(2)),
     "locality": functools.partial(measure_program, locality._gradients, int32(2, 2)),
     "jacobian": jacobian_program,
     "mosaic-same": functools.partial(patches_program, False),
     "mosaic-any": functools.partial(patches_program, True),
 }
 OVER_DEVICES = [name for name in PROGRAMS if "split" in name]
-OF_DENOISERS = ("psnr", "equivariance", "locality", "jacobian")
+OF_DENOISERS = ("answers", "locality", "jacobian")
 OF_MEASURES = (
     *("shortlist-images", "shortlist-features", "squares", "posterior"),
     *("mosaic-same", "mosaic-any", *OF_DENOISERS),

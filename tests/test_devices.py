@@ -185,7 +185,7 @@ def test_measures_do_not_depend_on_devices(runs: dict, name: str) -> None:
         ("balls", 8, {13}),
         ("patches", 4, {13, 168}),  # 21 images of 64 windows
         ("spectrum", 4, {13, 26}),
-        ("denoising", 12, {13, 2, 1}),
+        ("denoising", 32, {13, 2, 1}),
     ],
 )
 def test_measures_divide_their_rows(runs: dict, kernel: str, calls: int, rows: set) -> None:

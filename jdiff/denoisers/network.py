@@ -128,6 +128,7 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
         sigmas: Any,
     ) -> "NetworkDenoiser":
         """As `create`, of a network whose training has given the warning."""
+        _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
         data_std = _check.number("data_std", data_std, above=0)
         levels = None if sigmas is None else jnp.asarray(_check.levels("sigmas", sigmas))
         shape = _check.image_shape("image_shape", image_shape)
@@ -161,12 +162,13 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
 
 def warn_of_detour(module: nn.Module, preconditioning: str) -> None:
     """Warns where y is led round a network that is meant to constrain the samples."""
-    narrow = getattr(module, "bottleneck", None) is not None  # a UNet's channels in the middle
+    channels = getattr(module, "bottleneck", None)  # of a UNet's middle; True is no number
+    narrow = isinstance(channels, int) and not isinstance(channels, bool) and channels > 0
     if (narrow or default_preconditioning(module) == "x0") and preconditioning != "x0":
         warnings.warn(
             f"preconditioning {preconditioning!r} adds c_skip y to the output, so that the noisy "
             f"image goes round {type(module).__name__}, whose bottleneck or width then constrains "
-            "the samples no more; with x0 nothing does." + _of_tanh(module),
+            "the samples no more; with x0 nothing goes round it." + _of_tanh(module),
             stacklevel=3,
         )
 

@@ -24,8 +24,8 @@ import numpy as np
 from jdiff.metrics import inputs
 from jdiff.metrics.denoising import (
     Noisy,
+    answers,
     arguments,
-    at_levels,
     fitted_levels,
     mean_by_level,
     placed,
@@ -230,11 +230,10 @@ def explained_by(
     def numbers(noisy: Noisy) -> dict[tuple[str, str], np.ndarray]:
         """Each number of each reference, [n, T]; x_hats are held for one level at a time."""
         found: dict[tuple[str, str], list[np.ndarray]] = {}
-        for level in given.sigmas[:, None]:
-            answers = lambda d, level=level: at_levels(_answer, d, noisy, level)[:, 0]
-            a = answers(explained)
+        for level in given.sigmas:
+            a = answers(explained, noisy, level)
             for reference, function in explanations.items():
-                b = answers(function)
+                b = answers(function, noisy, level)
                 labels = "denoiser's answers", f"{reference}'s answers"
                 for name, per_image in PER_IMAGE.items():
                     found.setdefault((reference, name), []).append(per_image(a, b, labels))
@@ -251,10 +250,6 @@ def explained_by(
         reference: {name: measured(reference, name) for name in PER_IMAGE}
         for reference in references
     }
-
-
-def _answer(denoise: Callable, x: jax.Array, y: jax.Array) -> jax.Array:
-    return denoise(y)
 
 
 # Each takes two sets and what to call them in an error, and returns float64 [n].

@@ -4,8 +4,8 @@
     equivariance_error(sigma) = |D(shift y) - shift D(y)| / |D(y)|,      shifts are circular
 
 at y = x + sigma z. A denoiser is any callable (y, sigma) -> x_hat on [B, H, W, C], traceable by
-jax and called without labels; sigma is in model units, errors are taken on [0, 1]. `at_levels`
-evaluates anything that can be asked of a denoiser at noisy images; what it returns for image i
+jax and called without labels; sigma is in model units, errors are taken on [0, 1]. `in_batches`
+evaluates anything that can be asked of a denoiser at noisy images; what it gives for image i
 depends on (key, i, sigma) alone, and not on the other images, the other levels or the batch. The
 images are divided over the devices of this process, each of which holds the denoiser; one that is
 itself split over devices (`parallel.shard`) answers for all images on all of them.
@@ -92,7 +92,7 @@ def psnr_gap(
     if sigmas is None and getattr(denoiser, "sigmas", None) is None:
         sigmas = np.geomspace(2.0, 0.02, 9)
     given = arguments(denoiser, train, held_out, sigmas, key, num_images, default=256)
-    errors = [at_levels(_squared_error, denoiser, noisy, given.sigmas) for noisy in given[:2]]
+    errors = [_squared_errors(denoiser, noisy, given.sigmas) for noisy in given[:2]]
     psnr = -10 * np.log10(np.maximum(np.asarray(errors, np.float64), LEAST_MSE))
     n = psnr.shape[1]
     seed = _check.integer("seed", seed, minimum=0)
@@ -158,10 +158,7 @@ def equivariance_error(
         )
     levels = _check.integer("levels", levels, maximum=(least - 1).bit_length() - 1)
     steps = (1, 2**levels)
-    found = [at_levels(_shifts(steps), denoiser, noisy, given.sigmas) for noisy in given[:2]]
-    if any(np.any(values[..., 0] == 0) for values in found):
-        raise ValueError("denoiser must not return images that are all black: |D(y)| is 0.")
-    ratios = [(values[..., 1:] / values[..., :1]).astype(np.float64) for values in found]
+    ratios = [_shift_errors(denoiser, noisy, given.sigmas, steps) for noisy in given[:2]]
     one, strided = (
         mean_by_level(
             "equivariance_error",
@@ -175,27 +172,35 @@ def equivariance_error(
     return one, strided
 
 
-def _squared_error(denoise: Callable, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mean squared error on [0, 1], [B]."""
-    return jnp.mean(((denoise(y) - x) / 2) ** 2, axis=(1, 2, 3))
+def _squared_errors(denoiser: Callable, noisy: Noisy, sigmas: np.ndarray) -> np.ndarray:
+    """Mean squared errors on [0, 1], float64 [n, T]."""
+    x, denoiser = _pixels.to_model(noisy.images), placed(denoiser)
+    of_level = lambda level: np.square((answers(denoiser, noisy, level) - x) / 2).mean(
+        axis=(1, 2, 3), dtype=np.float64
+    )
+    return np.stack([of_level(level) for level in sigmas], axis=1)
 
 
-@functools.cache
-def _shifts(steps: tuple[int, ...]) -> Callable:
-    """|D(y)| and, for each step, the mean of |D(shift y) - shift D(y)|, [B, 1 + steps]."""
-    size = lambda x: jnp.sqrt(jnp.sum(x * x, axis=(1, 2, 3)))
+def _shift_errors(
+    denoiser: Callable, noisy: Noisy, sigmas: np.ndarray, steps: tuple[int, ...]
+) -> np.ndarray:
+    """For each step the mean of |D(shift y) - shift D(y)| / |D(y)|, float64 [n, T, steps]."""
+    denoiser = placed(denoiser)
+    size = lambda x: np.sqrt(np.square(x, dtype=np.float64).sum(axis=(1, 2, 3)))
 
-    def errors(denoise: Callable, x: jax.Array, y: jax.Array) -> jax.Array:
-        x_hat = _pixels.to_unit(denoise(y))
+    def of_level(level: np.float32) -> np.ndarray:
+        x_hat = _pixels.to_unit(answers(denoiser, noisy, level))
+        length = size(x_hat)
+        if np.any(length == 0):
+            raise ValueError("denoiser must not return images that are all black: |D(y)| is 0.")
 
-        def error(step: int, axis: int) -> jax.Array:
-            shift = lambda image: jnp.roll(image, step, axis)
-            return size(_pixels.to_unit(denoise(shift(y))) - shift(x_hat))
+        def error(down: int, right: int) -> np.ndarray:
+            shifted = _pixels.to_unit(answers(denoiser, noisy, level, (down, right)))
+            return size(shifted - np.roll(x_hat, (down, right), axis=(1, 2))) / length
 
-        means = [(error(step, 1) + error(step, 2)) / 2 for step in steps]
-        return jnp.stack([size(x_hat), *means], axis=1)
+        return np.stack([(error(step, 0) + error(0, step)) / 2 for step in steps], axis=1)
 
-    return errors
+    return np.stack([of_level(level) for level in sigmas], axis=1)
 
 
 # What every measure of a denoiser shares.
@@ -259,31 +264,6 @@ def fitted_levels(denoiser: Callable, sigmas: Any) -> np.ndarray:
     return grid
 
 
-def at_levels(
-    ask: Callable, denoiser: Callable, noisy: Noisy, sigmas: np.ndarray, *, batch_size: int = BATCH
-) -> np.ndarray:
-    """What `ask` finds at y = x + sigma z, for n images at T levels.
-
-    One program serves all levels and batches; image i has the same z at every level.
-
-    Args:
-      ask: (denoise, x, y) -> [B, ...], with denoise(y) -> x_hat at the level and x, y
-        [B, H, W, C] in model units. One function object is compiled once.
-      denoiser: (y, sigma) -> x_hat; sigma is a scalar.
-      noisy: the images and the key of their noise.
-      sigmas: [T].
-      batch_size: images a call and device; the answer does not depend on it but for rounding.
-
-    Returns:
-      float32 [n, T, ...].
-
-    Raises:
-      ValueError: if something is not finite, naming the level.
-    """
-    batches = in_batches(ask, denoiser, noisy, sigmas, batch_size=batch_size)
-    return np.concatenate(list(batches))
-
-
 def in_batches(
     ask: Callable,
     denoiser: Callable,
@@ -292,15 +272,24 @@ def in_batches(
     *extra: Any,
     batch_size: int,
 ) -> Iterator[np.ndarray]:
-    """What `at_levels` returns, a batch of images at a time: float32 [b, T, ...].
+    """What `ask` finds at y = x + sigma z, for n images at T levels, a batch of images at a time.
+
+    One program serves all levels and batches; image i has the same z at every level.
 
     Args:
-      ask: as in `at_levels`, called with `extra` as its last arguments.
-      denoiser: as in `at_levels`.
-      noisy: as in `at_levels`.
-      sigmas: as in `at_levels`.
+      ask: (denoise, x, y, *extra) -> [B, ...], with denoise(y) -> x_hat at the level and x, y
+        [B, H, W, C] in model units. One function object is compiled once.
+      denoiser: (y, sigma) -> x_hat; sigma is a scalar.
+      noisy: the images and the key of their noise.
+      sigmas: [T].
       *extra: arrays that `ask` takes.
-      batch_size: images a call and device.
+      batch_size: images a call and device; the answer does not depend on it but for rounding.
+
+    Yields:
+      float32 [b, T, ...].
+
+    Raises:
+      ValueError: if something is not finite, naming the level.
     """
     images, indices, key = noisy
     tree = placed(denoiser)
@@ -324,6 +313,35 @@ def in_batches(
                 f"{sigmas[np.argmin(finite)]:.4g}."
             )
         yield found
+
+
+def answers(
+    denoiser: Callable, noisy: Noisy, level: Any, shift: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """D(shift y) at y = x + sigma z, for n images at one level.
+
+    Measures that need no more than x_hat take it from here: a network is then compiled once for all
+    of them, which takes longer than what they ask.
+
+    Args:
+      denoiser: (y, sigma) -> x_hat; sigma is a scalar.
+      noisy: the images and the key of their noise.
+      level: sigma.
+      shift: pixels down and to the right, circular.
+
+    Returns:
+      float32 [n, H, W, C], model units.
+
+    Raises:
+      ValueError: if something is not finite, naming the level.
+    """
+    sigmas, by = np.asarray(level, np.float32).reshape(1), np.asarray(shift, np.int32)
+    batches = in_batches(_answer, denoiser, noisy, sigmas, by, batch_size=BATCH)
+    return np.concatenate(list(batches))[:, 0]
+
+
+def _answer(denoise: Callable, x: jax.Array, y: jax.Array, shift: jax.Array) -> jax.Array:
+    return denoise(jnp.roll(y, (shift[0], shift[1]), axis=(1, 2)))
 
 
 def mean_by_level(

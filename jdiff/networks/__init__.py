@@ -36,7 +36,6 @@ __all__ = [
     "ResNet",
     "UNet",
     "create",
-    "defaults",
     "flops_per_image",
     "init",
     "num_params",
@@ -146,20 +145,6 @@ def option_types(name: str) -> dict[str, type]:
     fields = [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
     hints = typing.get_type_hints(cls)
     return {field: _plain_type(hints[field]) for field in fields}
-
-
-def defaults(name: str) -> dict[str, Any]:
-    """What a network's options are where neither a string nor an image says otherwise.
-
-    Its row of the preconditionings, an option that every network has, is among them.
-
-    Example:
-      >>> defaults("mlp")["width"], defaults("mlp")["preconditioning"]
-      (200, 'x0')
-    """
-    cls, preset = _class_and_preset(name)
-    values = {field: getattr(cls, field, None) for field in option_types(name)}
-    return {"preconditioning": getattr(cls, "preconditioning", "edm"), **values, **preset}
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jdiff import _check, networks
+from jdiff import _check
 from jdiff.report import Group, Row, group
 from jdiff.report.groups import LEAST_SEEDS, chance
 from jdiff.study.closed_forms import CLOSED_FORMS
@@ -81,8 +81,9 @@ def _kind(network: Group) -> str:
 
 
 def _options(network: Group) -> Mapping[str, Any]:
-    """All options of a network: those that its string leaves out as its class has them."""
-    return {**networks.defaults(_kind(network)), **(network.rows[0].record["options"] or {})}
+    """All options of a network, those too that its string leaves out."""
+    record = network.rows[0].record
+    return {**(record["all_options"] or {}), "preconditioning": record["preconditioning"]}
 
 
 def _enough(network: Group, measure: str) -> bool:
@@ -149,7 +150,7 @@ def _differ(groups: list[Group]) -> Judged:
         said += f" Within: {', '.join(alike)}." if alike else ""
         evidence.append(said)
         count, total = count + len(apart), total + len(others)
-    return 2 * count >= total, " ".join(evidence)
+    return 2 * count >= total, " ".join([*evidence, why]).strip()
 
 
 def _unrealistic(groups: list[Group]) -> Judged:
@@ -169,14 +170,14 @@ def _unrealistic(groups: list[Group]) -> Judged:
         evidence.append(said + (", so that its changes do not count." if from_bad else "."))
         if not from_bad:
             count, total = count + len(bad), total + len(others)
-    return (4 * count >= total if total else None), " ".join(evidence)
+    return (4 * count >= total if total else None), " ".join([*evidence, why]).strip()
 
 
 def _width(groups: list[Group]) -> Judged:
     sized = [
         (_options(g)["width"], g)
         for g in groups
-        if "width" in _options(g) and len(g.runs) >= LEAST_SEEDS
+        if isinstance(_options(g).get("width"), int) and len(g.runs) >= LEAST_SEEDS
     ]
     sized.sort(key=lambda pair: pair[0])
     alike = {(_kind(g), _text(_options(g), "width")) for _, g in sized}
@@ -194,7 +195,8 @@ def _width(groups: list[Group]) -> Judged:
         f"Most runs create at widths {_list(create)} and memorize at {_list(copy)}. By width, "
         f"verdicts and the memorized fraction: {words}."
     )
-    return bool(create and copy and max(create) < min(copy)), evidence
+    shown = create and copy and max(create) < min(copy) and _mostly(sized[-1][1], "memorizes")
+    return bool(shown), evidence
 
 
 def _sight(groups: list[Group]) -> Judged:
@@ -218,8 +220,8 @@ def _sight(groups: list[Group]) -> Judged:
     evidence = (
         f"Spearman's correlation of the receptive field with r between samples and those of the "
         f"optimal denoiser, over the means of {len(pairs)} networks that differ in "
-        f"{' or '.join(_SIGHT)} alone: {rho:.2f} (one-sided p = {p:.2g}, over all orders). Those "
-        "that see farther are also larger."
+        f"{' or '.join(_SIGHT)} alone: {rho:.2f} (one-sided p = {p:.2g}). Those that see "
+        "farther are also larger."
     )
     return p < _FALSE_ALARM, evidence
 

@@ -280,6 +280,8 @@ def _agreements(subject: Subject, space: str) -> Found:
         for name, found in metrics.agreements(subject.samples[vary], other[vary]).items():
             key = f"explained_by samples of {reference} {name}"
             made[key] = dataclasses.replace(found, constants={**about, **found.constants})
+    if not made:
+        raise ValueError("fewer than two pairs of samples vary, so that they have a correlation")
     return made
 
 

@@ -39,7 +39,7 @@ PRESETS: dict[str, Study | LawStudy] = {
             f"{_UNET},per_level=vp_cosine:4" + _X0,
             "paper_unet:width=16,levels=2,per_level=vp_cosine:4",
         ),
-        budget=Budget(600),
+        budget=Budget(500),
         # The paper's sampler. Heun's second evaluation cannot bear the first step of a grid with
         # four levels: even the affine denoiser's samples are nonsense there.
         solver="ddim",

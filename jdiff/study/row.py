@@ -23,6 +23,7 @@ from jdiff.study.config import Architecture, Study
 from jdiff.study.cost import FORWARDS_A_STEP
 from jdiff.study.saved import save
 from jdiff.training import TrainConfig
+from jdiff.training.rundir import describe_module
 
 # Folded into the study's seed: the training subset and the starting noise belong to the study.
 SUBSET, NOISE = 0, 1
@@ -90,6 +91,7 @@ def settings(
     return _files.plain(
         {
             "architecture": architecture.label,
+            "all_options": _all_options(architecture, data),
             "data": {"name": data.name, "fingerprint": data.fingerprint()},
             "seed": seed,
             "train": None if config is None else dataclasses.asdict(config),
@@ -109,6 +111,7 @@ def identity(architecture: Architecture, data: ImageData, seed: int) -> dict:
         "label": architecture.label,
         "architecture": architecture.name,
         "options": dict(architecture.options),
+        "all_options": _all_options(architecture, data),
         "preconditioning": None,
         "data": data.name,
         "num_train": data.num_train,
@@ -117,6 +120,13 @@ def identity(architecture: Architecture, data: ImageData, seed: int) -> dict:
         "error": None,
         **dict.fromkeys(_MEASURED),  # a failed row has every key too
     }
+
+
+def _all_options(architecture: Architecture, data: ImageData) -> dict[str, Any] | None:
+    """A network's options, those too that its string leaves out; None of a closed form."""
+    if architecture.closed_form:
+        return None
+    return describe_module(architecture.network(data.image_shape))["options"]
 
 
 def make(

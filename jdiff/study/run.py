@@ -209,6 +209,10 @@ _PRECONDITIONINGS = (
 )
 
 
+# A checkpoint takes as long as ten small steps do.
+_LEAST_STEPS = 500
+
+
 def _train_configs(
     study: Study, plan: list[Any], references: dict[int, Any], directory: files.StudyDirectory
 ) -> dict[Any, TrainConfig]:
@@ -232,7 +236,11 @@ def _train_configs(
         steps = bought[architecture, n] if steps is None else steps
         bought.setdefault((architecture, n), steps)
         made[architecture, n, seed] = TrainConfig(
-            steps=steps, batch_size=study.batch_size, warmup=min(100, steps // 10), **common
+            steps=steps,
+            batch_size=study.batch_size,
+            warmup=min(100, steps // 10),
+            checkpoint_every=max(_LEAST_STEPS, steps // 10),
+            **common,
         )
     return made
 

@@ -15,6 +15,7 @@ from jdiff.denoisers.protocol import check_levels
 from jdiff.study.config import Architecture
 from jdiff.study.saved import load, save
 from jdiff.training import TrainConfig
+from jdiff.training.loop import deviation
 from jdiff.training.rundir import RunDirectory
 
 
@@ -66,6 +67,7 @@ def train(
     if denoiser is None:
         network = architecture.network(images.image_shape)
         training.check_arguments(network, images, config, key)
+        deviation(images)
         config = _with_preconditioning(config, architecture)
         if grid is not None:
             training.check_noise(config)

@@ -333,6 +333,8 @@ def _has_statistics(network: nn.Module, image_shape: tuple[int, int, int]) -> bo
     """Whether a network has variables beside its parameters; traced once, and its call with it."""
     called = f"{type(network).__name__} must be called as (x, c_noise, labels=None, train=False)"
     x, c_noise = jnp.zeros((2, *image_shape), jnp.float32), jnp.zeros((2,), jnp.float32)
+    if not callable(network):
+        raise TypeError(f"network {called}; it has no __call__.")
     try:
         inspect.signature(network.__call__).bind(x, c_noise, labels=None, train=False)
     except TypeError as error:

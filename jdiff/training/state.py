@@ -29,7 +29,8 @@ class TrainConfig:
       ema_decay: of the weights' moving average, which is what is sampled; it starts lower, as
         min(ema_decay, (1 + t) / (10 + t)).
       preconditioning: edm, x0, eps or v; None takes the network's own default.
-      noise: the distribution of training levels by name, or one level as a number.
+      noise: the distribution of training levels, "edm_lognormal" or "log_uniform", or one level as
+        a number.
       label_dropout: the share of examples whose label is replaced by the null class; with 0 that
         class is not learned, and nothing can be guided.
       optimizer: "adamw" or "sgd".

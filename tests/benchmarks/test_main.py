@@ -79,8 +79,10 @@ def test_settings_of_ones_own_do_not_replace_the_published_results(tmp_path, mon
     (training,) = (tmp_path / "work" / "results").glob("*.json")
     assert "-metrics-" in metrics.name
     assert "-training-" in training.name
+    assert cli.main(["training", *work, "--architectures", "mlp"]) == 0
+    assert len(list((tmp_path / "work" / "results").glob("*.json"))) == 2  # beside each other
     assert cli.main(["training", *work]) == 0
-    assert (tmp_path / "published" / training.name).exists()
+    assert record.path("training", "smoke", record.RESULTS).exists()
 
 
 def test_results_of_another_device_are_not_written_over(tmp_path, monkeypatch, capsys):
@@ -90,12 +92,11 @@ def test_results_of_another_device_are_not_written_over(tmp_path, monkeypatch, c
     other = record.head("metrics", "smoke", {}) | {"device": "1 x CPU (another, 2 cores)"}
     record.write(there, {**other, "rows": []})
     before = there.read_text()
-    assert cli.main(["metrics"]) == 2
-    said = capsys.readouterr().err
-    assert "another, 2 cores" in said
-    assert "--out" in said
+    work = tmp_path / "work"
+    assert cli.main(["metrics", "--work", str(work)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"{work / 'results'}.")
     assert there.read_text() == before
-    assert cli.main(["metrics", "--out", str(tmp_path / "mine.json")]) == 0
+    assert record.read(work / "results" / there.name)["device"] == record.device()
     # Of this device, or what nobody could read, it is.
     for text in (json.dumps({**other, "device": record.device(), "rows": []}), "{"):
         there.write_text(text)

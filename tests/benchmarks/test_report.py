@@ -282,6 +282,11 @@ def test_what_was_asked_stands_beside_it(training):
     assert asked.of(training | {"size": "smoke"}, row, "ratio", 0.99) == ""
     assert asked.of(training | {"device": "1 x NVIDIA H200"}, row, "ratio", 0.99) == ""
     assert asked.of(training, {"case": "frechet"}, "ratio", 2.0) == ""
+    # Nothing was asked of other machines' cores, nor of settings of one's own.
+    many = training["device"].replace(", 2 cores)", ", 64 cores)")
+    assert many != training["device"]
+    assert asked.of(training | {"device": many}, row, "ratio", 0.99) == ""
+    assert asked.of(training | {"settings": {"data": "digits"}}, row, "ratio", 0.99) == ""
     loop = {"case": "bare step over loop"}
     accelerator = {"size": "accelerator", "device": "1 x NVIDIA H200"}
     # 1.05 times the bare step is what was asked for, 1.06 times is not.

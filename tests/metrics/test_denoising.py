@@ -7,8 +7,8 @@ import pytest
 
 from jdiff import denoisers, training
 from jdiff.denoisers import random_polynomial
-from jdiff.metrics import denoising
-from jdiff.metrics.denoising import at_levels, equivariance_error, psnr_gap
+from jdiff.metrics import denoising, explained_by
+from jdiff.metrics.denoising import equivariance_error, in_batches, psnr_gap
 from jdiff.sampling import sampler
 
 SIGMAS = [2.0, 0.5, 0.1, 0.0]  # the closing 0 is left off
@@ -99,10 +99,12 @@ def test_values_depend_on_image_and_level_alone(arrays: Arrays, monkeypatch):
     given = denoising.arguments(
         recording, *arrays, SIGMAS, jax.random.key(1), num_images=None, default=256
     )
-    ask = denoising._squared_error
+    ask = lambda denoise, x, y: jnp.mean(((denoise(y) - x) / 2) ** 2, axis=(1, 2, 3))
     for batch in (1, 7, 20):
         sizes.clear()
-        found = at_levels(ask, recording, given.train, given.sigmas, batch_size=batch)
+        found = np.concatenate(
+            list(in_batches(ask, recording, given.train, given.sigmas, batch_size=batch))
+        )
         assert set(sizes) <= {1, batch}  # 1: to look for convolutions
         assert batch == 20 or batch in sizes
         np.testing.assert_allclose(-10 * np.log10(found), all_levels[0], rtol=1e-5)
@@ -118,9 +120,24 @@ def test_one_compilation_serves_all_levels_batches_and_sets(arrays: Arrays):
     given = denoising.arguments(
         counting, *arrays, np.geomspace(2, 0.1, 7), jax.random.key(1), 18, default=0
     )
+    ask = lambda denoise, x, y: denoise(y)
     for noisy in given[:2]:
-        at_levels(denoising._squared_error, counting, noisy, given.sigmas, batch_size=4)
+        list(in_batches(ask, counting, noisy, given.sigmas, batch_size=4))
     assert traced == [(1, 6, 8, 2), (4, 6, 8, 2)]
+
+
+def test_measures_that_need_no_more_than_answers_share_one_compilation(arrays: Arrays):
+    traced = []
+
+    def counting(y, sigma):
+        traced.append(y.shape)
+        return shrink(y, sigma)
+
+    given: Any = {"key": jax.random.key(1), "num_images": 18}
+    psnr_gap(counting, *arrays, SIGMAS, **given)
+    equivariance_error(counting, *arrays, SIGMAS, levels=2, **given)
+    explained_by(counting, {"itself": counting}, *arrays, SIGMAS, **given)
+    assert traced == [(1, 6, 8, 2), (18, 6, 8, 2)]  # the first: to look for convolutions
 
 
 def test_noise_differs_between_images_and_sets(arrays: Arrays):

@@ -58,7 +58,7 @@ PROGRAMS: dict[str, Callable[[], tuple[Callable, tuple]]] = {
     "mosaic-same": functools.partial(windows, False),
     "mosaic-any": functools.partial(windows, True),
     "spectrum": spectra,
-    "psnr": functools.partial(denoised, denoising._squared_error),
+    "answers": functools.partial(denoised, denoising._answer, laid(WHOLE, "i4", 2)),
     "locality": functools.partial(denoised, locality._gradients, laid(WHOLE, "i4", 2, 2)),
 }
 

@@ -242,17 +242,6 @@ def test_tuple_options_of_a_registered_class_are_read_from_numbers_and_text(monk
     assert Architecture.parse("taps:taps=1+2").network((8, 8, 1)) == Taps((1, 2))
 
 
-def test_defaults_are_those_of_class_preset_and_preconditioning():
-    assert networks.defaults("kamb_unet") == {
-        **networks.defaults("paper_unet"),
-        **networks.PRESETS["kamb_unet"][1],
-    }
-    for name, cls in networks.NETWORKS.items():
-        options = networks.defaults(name)
-        assert options.pop("preconditioning") == getattr(cls, "preconditioning", "edm")
-        assert cls(**options) == cls()
-
-
 def test_what_cannot_be_registered_is_refused():
     before = dict(networks.NETWORKS)
     for name in ("unet", "kamb_unet"):

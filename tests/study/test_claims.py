@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from jdiff.study import PRESETS, Architecture, Study, claims
+from jdiff.training.rundir import describe_module
 
 
 def refused(error, *words):
     """pytest.raises(error) whose message holds all words, in order."""
     return pytest.raises(error, match=".*".join(re.escape(word) for word in words))
+
+
+def all_options(architecture):
+    if architecture.closed_form:
+        return None
+    return describe_module(architecture.network((8, 8, 1)))["options"]
 
 
 def record(label, seed=0, word="creates", status="ok", field=None, num_train=100, **values):
@@ -22,6 +29,8 @@ def record(label, seed=0, word="creates", status="ok", field=None, num_train=100
         "label": label,
         "architecture": architecture.name,
         "options": dict(architecture.options),
+        "all_options": all_options(architecture),
+        "preconditioning": architecture.preconditioning,
         "num_train": num_train,
         "seed": seed,
         "status": status,
@@ -138,8 +147,9 @@ def test_unrealistic_changes_are_counted_by_most_of_their_runs():
         (["creates", "creates", "creates", "mixed"], False),
         (["unrealistic", "mixed", "memorizes", "memorizes"], False),
         (["memorizes", "mixed", "mixed", "creates"], False),
+        (["creates", "mixed", "memorizes", "unrealistic"], False),
     ],
-    ids=["both", "no copies", "no creations", "reversed"],
+    ids=["both", "no copies", "no creations", "reversed", "widest"],
 )
 def test_wide_memorizes_and_from_some_width_down_it_creates(words, shown):
     rows = [
@@ -158,6 +168,11 @@ def test_wide_memorizes_and_from_some_width_down_it_creates(words, shown):
     plain = worded("mlp", ["creates"] * 3)
     assert one("width", [*rows, *plain])[0] is False
     assert "creates 3 of 3" in one("width", [*rows, *plain])[1].split("200:")[1]
+    # What a class has for images of this size: 24 channels.
+    sized = [row for w in (8, 16) for row in worded(f"unet:width={w}", ["creates"] * 3)]
+    shown, evidence = one("width", [*sized, *worded("unet", ["memorizes"] * 3)])
+    assert shown
+    assert "memorize at 24." in evidence
 
 
 MEASURED = "explained_by__samples__of__optimal__pearson_r"
@@ -187,7 +202,7 @@ def test_sight_is_a_correlation_over_networks():
     # What differs in more than sight is no evidence, whatever it says.
     zero: dict[str, Any] = {MEASURED: 0.0}
     round_ = [
-        record(f"resnet:depth={i},padding=circular", 0, field=20 + i, **zero) for i in range(9)
+        record(f"resnet:depth={i},padding=circular", 0, field=20 + i, **zero) for i in range(1, 9)
     ]
     assert one("sight", rows(rising) + round_)[1] == evidence
     assert one("sight", rows(rising[::-1]))[0] is False

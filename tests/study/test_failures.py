@@ -1,6 +1,7 @@
 """What fails is reported and stops no other row; what was stopped goes on where it stood."""
 
 import json
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -134,6 +135,13 @@ class Stops:
         return run_steps
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint a step, which so short a training would not have."""
+    monkeypatch.setattr(sys.modules["jdiff.study.run"], "_LEAST_STEPS", 1)
+
+
+@pytest.mark.usefixtures("often")
 def test_stopped_in_the_middle_of_training_it_goes_on_there(
     tmp_path, make_study, finished, monkeypatch
 ):
@@ -157,6 +165,7 @@ def test_stopped_in_the_middle_of_training_it_goes_on_there(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("often")
 def test_a_budget_in_seconds_keeps_the_steps_it_bought_when_it_was_begun(
     tmp_path, make_study, monkeypatch
 ):

@@ -18,7 +18,8 @@ from jdiff.study import PRESETS, Budget, LawStudy, Study, cost, run
 MLP = "mlp:width=16,depth=2"
 RUNS = ["optimal-n24-s0", "linear-n24-s0", *(f"mlp-width-16-depth-2-n24-s{s}" for s in (0, 1, 2))]
 KEYS = [  # contracts.md, Files
-    *("label", "architecture", "options", "preconditioning", "data", "num_train", "seed"),
+    *("label", "architecture", "options", "all_options", "preconditioning"),
+    *("data", "num_train", "seed"),
     *("status", "error", "num_params", "flops_per_image", "budget", "seconds", "images_per_s"),
     *("receptive_field", "sigmas", "left_out"),
     *("nfe", "measures", "verdict", "samples"),
@@ -90,6 +91,9 @@ def test_what_a_network_and_a_closed_form_say_of_themselves(finished, records):
         assert row["budget"] is row["preconditioning"] is row["seconds"]["train"] is None
         assert row["options"] == {}
     assert mlp["options"] == {"width": 16, "depth": 2}
+    assert mlp["all_options"]["output"] == "tanh"  # what the string left out
+    assert mlp["all_options"].items() >= mlp["options"].items()
+    assert optimal["all_options"] is None
     assert mlp["preconditioning"] == "x0"
     assert mlp["budget"] == {
         "steps": 10,

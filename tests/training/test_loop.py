@@ -464,6 +464,10 @@ class Uncalled(nn.Module):
         return nn.Dense(1)(x)
 
 
+class Empty(nn.Module):
+    pass
+
+
 class Scalar(nn.Module):
     @nn.compact
     def __call__(self, x, c_noise, labels=None, train=False):
@@ -492,6 +496,7 @@ class Scalar(nn.Module):
         ),
         ({"network": Listed([4, 4])}, TypeError, ["field widths must be hashable", "a tuple for"]),
         ({"network": Uncalled()}, TypeError, ["network Uncalled must be called as (x, c_noise, "]),
+        ({"network": Empty()}, TypeError, ["network Empty must be called as", "no __call__"]),
         ({"network": Scalar()}, ValueError, ["F like x; got (2, 1, 1, 1) for x (2, 2, 2, 1)"]),
         (
             {"data": data.from_arrays(np.ones((2, 1, 1, 1)), held_out=np.ones((1, 1, 1, 1))),
@@ -501,7 +506,7 @@ class Scalar(nn.Module):
         ),
     ],
     ids=["none", "class", "array", "dict", "int", "rbg", "no-labels", "classes",
-         "list", "call", "shape", "constant"],
+         "list", "call", "no-call", "shape", "constant"],
 )  # fmt: skip
 def test_train_refuses_and_leaves_nothing(changes, error, words, tmp_path):
     if changes.get("key") == "rbg":
