@@ -341,7 +341,7 @@ def answers(
 
 
 def _answer(denoise: Callable, x: jax.Array, y: jax.Array, shift: jax.Array) -> jax.Array:
-    return denoise(jnp.roll(y, (shift[0], shift[1]), axis=(1, 2)))
+    return denoise(jnp.roll(y, shift, axis=(1, 2)))
 
 
 def mean_by_level(

@@ -105,7 +105,7 @@ def test_a_constant_sample_leaves_out_its_pair_and_is_counted(digits):
     ).measures["explained_by samples of linear pearson_r"]
     found = take(samples)
     assert found.constants["constant_pairs_left_out"] == 1
-    assert len(found.per_sample) == 39
+    assert found.n == 39
     rest = metrics.pearson_r(
         np.delete(digits.images[:40], 3, 0), np.delete(digits.held_out[:40], 3, 0)
     )
