@@ -78,7 +78,6 @@ def cases(size: str, options: Any) -> list[Case]:
     made = []
     for data, fields in studies.items():
         study = Study(name="frontier", data=data, **{**_COMMON, **fields, **given})
-        run = functools.partial(_frontier, study, size, options, peak)
         try:
             whole = load(data, options.data_dir)
         except (ValueError, FileNotFoundError) as error:
@@ -87,6 +86,9 @@ def cases(size: str, options: Any) -> list[Case]:
             run = functools.partial(_lacks, f"{error} Say where it lies with --data-dir.")
         else:
             _check(study, whole)
+            numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
+            study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
+            run = functools.partial(_frontier, study, size, options, peak)
         made.append(Case(data, run))
     return made
 
@@ -100,22 +102,13 @@ def _check(study: Study, data: jdiff.data.ImageData) -> None:
     for architecture in study.parsed():
         architecture.check(data)
         # Seconds are timed, which is left to the study.
-        if architecture.closed_form or study.budget.unit == "seconds":
-            continue
-        steps = cost.steps(study.budget, architecture, data, study.batch_size)
-        if steps < cost.num_networks(architecture):
-            raise ValueError(
-                f"budget must buy at least one step of every network of {architecture.label}; got "
-                f"{steps} steps."
-            )
+        if not architecture.closed_form and study.budget.unit != "seconds":
+            cost.steps_each(study.budget, architecture, data, study.batch_size)
 
 
 def _frontier(
     study: Study, size: str, options: Any, peak: Callable[[], dict[str, float]]
 ) -> list[dict[str, Any]]:
-    whole = load(study.data, options.data_dir)
-    numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
-    study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
     head = record.head("frontier", size, {})
     directory = folder(options.work, study, head)
     rows = jdiff.study.run(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from benchmarks import child
-from benchmarks.suite import Case, Skip
+from benchmarks.suite import Case, Skip, device_for_two
 
 SIZES: dict[str, tuple[tuple[str, ...], ...]] = {
     "smoke": (("demo", "--architectures", "linear"),),
@@ -45,8 +45,7 @@ def _left_out() -> dict[str, Any]:
 
 
 def _study(arguments: tuple[str, ...], out: Path) -> dict[str, Any]:
-    if jax.default_backend() not in ("cpu", "gpu"):
-        raise Skip("this process holds the device, which another one could not have too")
+    device_for_two()
     if jax.process_count() > 1:
         raise Skip("it times commands of one process each")
     started = time.perf_counter()

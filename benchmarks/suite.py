@@ -17,12 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from benchmarks import record
 from jdiff import parallel
 
 
 class Skip(Exception):
     """Raised by a case that cannot run here, with the reason."""
+
+
+def device_for_two() -> None:
+    """Skips what starts a second jax, on a device that this process holds alone."""
+    if jax.default_backend() not in ("cpu", "gpu"):
+        raise Skip("this process holds the device, which another one could not have too")
 
 
 @dataclass(frozen=True)

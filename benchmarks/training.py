@@ -19,7 +19,7 @@ import numpy as np
 
 import jdiff
 from benchmarks import bare, hardware, peers, record, timing, transcription
-from benchmarks.suite import Case, Skip
+from benchmarks.suite import Case, Skip, device_for_two
 from jdiff import networks, parallel
 from jdiff.study import Architecture
 
@@ -249,7 +249,7 @@ def _transcription(match: Match, work: str) -> dict[str, Any]:
 def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dict[str, Any]:
     _one_device()
     if peer in JAX_PEERS:
-        _device_for_two()
+        device_for_two()
     with peers.Peer(peer, _asked(match, work, variant), options.peer_python) as other:
         _same_device(other)
         ours = _ours(match, work, match.steps)
@@ -260,7 +260,7 @@ def _peer(match: Match, peer: str, variant: str, work: str, options: Any) -> dic
 def _both_tuned(match: Match, work: str, options: Any) -> dict[str, Any]:
     """The closest peer and jdiff's bare step, each in a process that keeps its memory."""
     _one_device()
-    _device_for_two()
+    device_for_two()
     asked = _asked(match, work, "tuned")
     with peers.Peer("diffusers_unet", asked, options.peer_python) as other:
         _same_device(other)
@@ -279,12 +279,6 @@ def _asked(match: Match, work: str, variant: str) -> dict[str, Any]:
         **{"channels": list(match.channels), "layers_per_block": 1, "work": work},
         **{"variant": variant, "threads": record.cores()},
     }
-
-
-def _device_for_two() -> None:
-    """Refuses to start a second jax on a device that this process holds alone."""
-    if jax.default_backend() not in ("cpu", "gpu"):
-        raise Skip("this process holds the device, which another one could not have too")
 
 
 def _same_device(other: peers.Peer) -> None:

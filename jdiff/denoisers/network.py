@@ -113,9 +113,9 @@ class NetworkDenoiser(flax.struct.PyTreeNode):
         """
         if preconditioning is None:
             preconditioning = default_preconditioning(module)
-        _check.choice("preconditioning", preconditioning, PRECONDITIONINGS)
+        made = cls.trained(module, variables, image_shape, data_std, preconditioning, sigmas)
         warn_of_detour(module, preconditioning)
-        return cls.trained(module, variables, image_shape, data_std, preconditioning, sigmas)
+        return made
 
     @classmethod
     def trained(

@@ -63,6 +63,24 @@ def steps(
     return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
 
 
+def steps_each(
+    budget: Budget, architecture: Architecture, data: ImageData, batch_size: int, **config: Any
+) -> int:
+    """As `steps`, of each of an architecture's networks, which share them.
+
+    Raises:
+      ValueError: if the budget does not buy each of them one step.
+    """
+    bought = steps(budget, architecture, data, batch_size, **config)
+    number = num_networks(architecture)
+    if bought < number:
+        raise ValueError(
+            f"budget must buy at least one step for each of the {number} networks of "
+            f"{architecture.label}; got {bought}."
+        )
+    return bought // number
+
+
 def _ratio(architecture: Architecture, here: tuple[int, ...], there: tuple[int, ...]) -> float:
     """FLOPs of a network of this name at one image shape over those at another.
 

@@ -247,11 +247,5 @@ def _train_configs(
 
 def _steps(study: Study, architecture: Architecture, data: data.ImageData, common: dict) -> int:
     """What a row's budget buys each of its networks, which share it."""
-    steps = cost.steps(study.budget, architecture, data, study.batch_size, **common)
-    networks = cost.num_networks(architecture)
-    if steps < networks:
-        raise ValueError(
-            f"budget must buy at least one step for each of the {networks} networks of "
-            f"{architecture.label}; got {steps}."
-        )
-    return parallel.same_everywhere(steps // networks)  # a timing differs between processes
+    steps = cost.steps_each(study.budget, architecture, data, study.batch_size, **common)
+    return parallel.same_everywhere(steps)  # a timing differs between processes
