@@ -26,7 +26,8 @@ SIZES = ("smoke", "cpu", "accelerator", "pod")
         (["frontier", "--architectures", "unet:widht=3"], "widht.*width"),
         (
             ["frontier", "--budget", "steps:3", "--architectures", "mlp:per_level=karras:4"],
-            "budget must buy at least one step for each of the 4 networks of mlp:per_level=karras:4; got 3",
+            "budget must buy at least one step for each of the 4 networks of "
+            "mlp:per_level=karras:4; got 3",
         ),
         (["training", "metrics", "--out", "x.json"], "one suite"),
         (["compare", "absent.json", "absent.json"], "absent.json"),
