@@ -24,9 +24,9 @@ from benchmarks.suite import Case, Skip
 SIZES: dict[str, Any] = {
     "smoke": (2_000, (500, 1_000, 2_000), (16, 64), 3),
     "cpu": (60_000, (7_500, 15_000, 30_000, 60_000), (16, 64, 256), 7),
-    "accelerator": (60_000, (7_500, 15_000, 30_000, 60_000), (16, 64, 256), 7),
+    "accelerator": (60_000, (15_000, 30_000, 60_000), (16, 64, 256), 5),
 }
-SIZES["pod"] = SIZES["accelerator"]
+SIZES["pod"] = SIZES["cpu"]
 QUERIES = 64
 TWINS = 40
 # Beside the 18 levels of the sampling grid, those at which near twins are told apart.

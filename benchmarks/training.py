@@ -57,7 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
     # Compiling a UNet takes a GPU half a minute, and all suites together have eight: there are
     # few, and what is beside has the batch and steps of the first, which is compiled once for both.
     "accelerator": {
-        **{"shape": (32, 32, 3), "batch": 256, "steps": 60, "rounds": 5, "sweep": SWEEP},
+        **{"shape": (32, 32, 3), "batch": 256, "steps": 60, "rounds": 3, "sweep": SWEEP},
         **{"architectures": ("unet:width=32,levels=3", "mlp:width=1024,depth=4")},
         **{"widths": (), "sides": ()},
         **{"peer_shape": (32, 32, 3), "peer_batch": 256, "channels": (32, 64, 128)},
@@ -65,7 +65,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 SIZES["pod"] = SIZES["accelerator"] | {
-    **{"batch": 512 * 8, "widths": (32, 64, 128, 256), "sides": (16, 32, 64)},
+    **{"batch": 512 * 8, "rounds": 5, "widths": (32, 64, 128, 256), "sides": (16, 32, 64)},
     "architectures": (*UNETS, "unet:width=128,levels=3,dtype=bfloat16", *SMALL),
 }
 

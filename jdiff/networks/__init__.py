@@ -167,10 +167,7 @@ def num_params(module: nn.Module, image_shape: Sequence[int]) -> int:
 
 def flops_per_image(module: nn.Module, image_shape: Sequence[int]) -> int:
     """FLOPs of one forward pass on one image: its convolutions and matmuls, 2 a multiply-add."""
-    variables = _abstract_variables(module, image_shape)
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return _flops.count(module.apply, variables, x, c_noise)
+    return _flops_per_image(module, _check.image_shape("image_shape", image_shape))
 
 
 def receptive_field(module: nn.Module, image_shape: Sequence[int]) -> int | None:
@@ -190,6 +187,14 @@ def receptive_field(module: nn.Module, image_shape: Sequence[int]) -> int | None
     shape = _check.image_shape("image_shape", image_shape)
     method = getattr(module, "receptive_field", None)
     return None if method is None else method(shape)
+
+
+@functools.lru_cache(maxsize=256)  # a network is traced for it, and studies ask for every row
+def _flops_per_image(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    variables = _abstract_variables(module, image_shape)
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return _flops.count(module.apply, variables, x, c_noise)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -54,9 +54,7 @@ def steps(
         return _at_least_one(budget, architecture, int(budget.amount / a_step), a_step)
     # On accelerators many steps are one call: as many as training itself would make.
     number = 12 if jax.default_backend() == "cpu" else 121
-    trial = TrainConfig(
-        steps=number, batch_size=batch_size, eval_every=number, eval_examples=1, **config
-    )
+    trial = TrainConfig(steps=number, batch_size=batch_size, eval_every=number, **config)
     result = training.train(network, data, trial, key=jax.random.key(0), progress=False)
     assert result.images_per_s is not None  # more than one step was made
     a_step = batch_size / result.images_per_s

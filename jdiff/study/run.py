@@ -211,6 +211,8 @@ _PRECONDITIONINGS = (
 
 # A checkpoint takes as long as ten small steps do.
 _LEAST_STEPS = 500
+# Of a learning curve, which is looked at: the same draws at each of its points.
+_EVAL_EXAMPLES = 256
 
 
 def _train_configs(
@@ -226,6 +228,7 @@ def _train_configs(
             "learning_rate": study.learning_rate,
             "schedule": study.schedule,
             "preconditioning": architecture.preconditioning,
+            "eval_examples": _EVAL_EXAMPLES,
         }
         steps = None
         if study.budget.unit == "seconds":
@@ -239,6 +242,7 @@ def _train_configs(
             steps=steps,
             batch_size=study.batch_size,
             warmup=min(100, steps // 10),
+            eval_every=max(1, steps // 10),
             checkpoint_every=max(_LEAST_STEPS, steps // 10),
             **common,
         )

@@ -79,10 +79,21 @@ class Programs(NamedTuple):
 def programs(module: nn.Module, config: TrainConfig, image_shape: tuple[int, int, int]) -> Programs:
     """The programs of a network and a configuration.
 
-    A second seed does not compile again, nor does another level where one level is trained at.
+    What they do not depend on does not compile them again: another seed, another level where one
+    level is trained at, and under a constant learning rate another number of steps.
     """
-    if not isinstance(config.noise, str):
-        config = dataclasses.replace(config, noise=1.0)  # the level itself is an argument
+    most = config.steps_per_call
+    if most is None:
+        alone = jax.default_backend() == "cpu" and _has_convolution(module, image_shape)
+        most = 1 if alone else min(100, config.steps)
+    config = dataclasses.replace(
+        config,
+        steps=most if config.schedule == "constant" else config.steps,
+        steps_per_call=most,
+        noise=config.noise if isinstance(config.noise, str) else 1.0,  # a level is an argument
+        eval_every=None,
+        checkpoint_every=None,
+    )
     return _programs(module, config, image_shape)
 
 
@@ -100,11 +111,8 @@ def _programs(
         opt_state = optimizer(config).init(variables["params"])
         return TrainState(jnp.zeros((), jnp.int32), variables, variables, opt_state)
 
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    convolutions = _has_convolution(module, shapes.variables, image_shape)
     most = config.steps_per_call
-    if most is None:
-        most = 1 if convolutions and jax.default_backend() == "cpu" else min(100, config.steps)
+    assert most is not None
 
     def call(state: TrainState, shared: tuple) -> tuple[TrainState, jax.Array]:
         data, count = shared
@@ -125,6 +133,7 @@ def _programs(
         total, (count, _) = loss_of(variables, data, batch, config.eval_examples, train=False)
         return jnp.stack(parallel.sum_devices((total, count)))
 
+    convolutions = _has_convolution(module, image_shape)
     mapped = functools.partial(parallel.map_devices, in_axes=(0, None), convolutions=convolutions)
     return Programs(jax.jit(init), mapped(call, donate_argnums=(0,)), mapped(evaluate), most)
 
@@ -192,7 +201,9 @@ def _without_params(variables: Any) -> dict:
     return {name: value for name, value in variables.items() if name != "params"}
 
 
-def _has_convolution(module: nn.Module, variables: Any, image_shape: tuple) -> bool:
+@functools.lru_cache(maxsize=64)
+def _has_convolution(module: nn.Module, image_shape: tuple[int, int, int]) -> bool:
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x, c_noise)
     return _flops.has_convolution(lambda v, x, c: module.apply(v, x, c), variables, x, c_noise)

@@ -294,6 +294,29 @@ def test_one_step_a_call_for_convolutions_on_the_cpu_else_a_hundred():
     assert programs_of(Convolution(), TrainConfig(steps_per_call=5)).most == 5
 
 
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"steps": 700}, True),
+        ({"eval_every": 9, "checkpoint_every": 8}, True),
+        ({"steps_per_call": 100}, True),  # what it would be anyway
+        ({"steps": 90}, False),  # fewer than one call would make
+        ({"steps": 700, "schedule": "cosine"}, False),
+        ({"learning_rate": 1e-4}, False),
+        ({"eval_examples": 5}, False),
+    ],
+)
+def test_programs_are_shared_by_configurations_that_compile_to_the_same(change, shared):
+    """A trial of a network's speed and its training, a training and a longer one."""
+    base = {"steps": 500}
+    if "schedule" in change:
+        base["schedule"] = change["schedule"]
+    same = programs_of(Affine(), TrainConfig(**base)) is programs_of(
+        Affine(), TrainConfig(**{**base, **change})
+    )
+    assert same == shared
+
+
 class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x, c_noise, labels=None, train=False):
