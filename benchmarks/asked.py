@@ -17,7 +17,8 @@ class Asked(NamedTuple):
         """For example "at least 2: reached"."""
         word = "least" if self.least else "most"
         reached = value >= self.limit if self.least else value <= self.limit
-        return f"at {word} {self.limit:.3g}: {'reached' if reached else 'missed'}"
+        limit = f"{self.limit:,.0f}" if self.limit >= 1000 else f"{self.limit:.3g}"
+        return f"at {word} {limit}: {'reached' if reached else 'missed'}"
 
 
 # (case, field): "ratio" is that of seconds, the alternative's over jdiff's.

@@ -112,11 +112,14 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
             x["mean"], y["mean"], s=_area(row), color=color, alpha=0.45, edgecolor=color,
             marker=row["marker"], zorder=3,
         )  # fmt: skip
+    points = [(row["memorized_fraction"]["mean"], row["realism"]["mean"]) for row in rows]
+    away = lambda a, b: math.hypot(*((p - q) / s for p, q, s in zip(a, b, _STEP, strict=True)))
     for number, (row, at) in enumerate(zip(rows, places(rows, top), strict=True), 1):
-        point = row["memorized_fraction"]["mean"], row["realism"]["mean"]
-        if max(abs(a - p) / s for a, p, s in zip(at, point, _STEP, strict=True)) > 1.5:
+        point = points[number - 1]
+        # A line where the number could be read as another point's.
+        if away(at, point) > 1.5 or away(at, point) > min(away(at, other) for other in points):
             ends = zip(point, at, strict=True)
-            axes.plot(*ends, color=COLORS[_word(row)], lw=0.5, alpha=0.5, zorder=2)
+            axes.plot(*ends, color=COLORS[_word(row)], lw=0.8, alpha=0.7, zorder=4)
         axes.text(
             *at, str(number), color=COLORS[_word(row)], fontsize=9, weight="bold", zorder=5,
             ha="center", va="center",
