@@ -530,7 +530,10 @@ def test_an_interrupt_is_one_line(jdiff_command, monkeypatch, args, message):
     assert said.count("\n") == 2
 
 
+# Of a shell's background job, tests among them, the system ignores interrupts.
 COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jdiff import cli, study
 {body}
 study.run = run
