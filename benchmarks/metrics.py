@@ -64,9 +64,8 @@ def cases(size: str, options: Any) -> list[Case]:
     ]
     if at["all"] is not None:
         asked = (at["names"], at["features"])
-        made.append(
-            Case("all measures", lambda: _all(*at["all"], asked=asked, options=options)),
-        )
+        run = lambda: _all(*at["all"], asked=asked, options=options)
+        made.append(Case("all measures", run))
     return made
 
 

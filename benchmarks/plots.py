@@ -114,7 +114,7 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     points = [(row["memorized_fraction"]["mean"], row["realism"]["mean"]) for row in rows]
     away = lambda a, b: math.hypot(*((p - q) / s for p, q, s in zip(a, b, _STEP, strict=True)))
-    for number, (row, at) in enumerate(zip(rows, places(rows, top), strict=True), 1):
+    for number, (row, at) in enumerate(zip(rows, places(points, top), strict=True), 1):
         point = points[number - 1]
         # A line where the number could be read as another point's.
         if away(at, point) > 1.5 or away(at, point) > min(away(at, other) for other in points):
@@ -142,9 +142,8 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def places(rows: list[dict[str, Any]], top: float) -> list[tuple[float, float]]:
+def places(points: list[tuple[float, float]], top: float) -> list[tuple[float, float]]:
     """Where the points' numbers stand: each as near as it can beside points and other numbers."""
-    points = [(row["memorized_fraction"]["mean"], row["realism"]["mean"]) for row in rows]
     (dx, dy), reach = _STEP, range(-30, 31)
     # To the right first, then above, below and to the left.
     cells = sorted(

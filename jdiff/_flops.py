@@ -5,11 +5,13 @@ A multiply-add counts as two. Scans count their body once a step, a `cond` its d
 model FLOPs. XLA's own cost analysis counts a scanned body once and misses library calls on GPUs.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def count(function: Callable, *args: Any) -> int:
@@ -21,6 +23,30 @@ def has_convolution(function: Callable, *args: Any) -> bool:
     """Whether `function(*args)` runs a convolution anywhere."""
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     return any(name == "conv_general_dilated" for name, _ in _contractions(jaxpr))
+
+
+def signature(tree: Any) -> tuple[Any, tuple]:
+    """A tree's structure and its leaves' shapes and types, which jit compiles for; hashable."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
+def denoiser_has_convolution(denoiser: Any, image_shape: tuple, *more: Any) -> bool:
+    """Whether a denoiser of images [H, W, C] runs convolutions, which want other compiler options.
+
+    One of each signature is traced, since a trace a call would be slow. `more` is what it is called
+    with beside y and sigma: None or jax.ShapeDtypeStruct.
+    """
+    return _denoiser_has_convolution(signature(denoiser), image_shape, more)
+
+
+@functools.lru_cache(maxsize=256)
+def _denoiser_has_convolution(signed: tuple, image_shape: tuple, more: tuple) -> bool:
+    structure, shapes = signed
+    denoiser = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    y = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((), jnp.float32)
+    return has_convolution(lambda d, *args: d(*args), denoiser, y, sigma, *more)
 
 
 def _contractions(jaxpr: Any) -> Iterator[tuple[str, int]]:

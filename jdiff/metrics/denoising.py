@@ -295,7 +295,8 @@ def in_batches(
     tree = placed(denoiser)
     whole = parallel.mesh_of(tree)
     mesh = parallel.row_devices() if whole is None else None
-    program = _compiled(ask, has_convolution(tree, images.shape[1:]), mesh, whole)
+    convolutions = _flops.denoiser_has_convolution(tree, images.shape[1:])
+    program = _compiled(ask, convolutions, mesh, whole)
     batch = parallel.rows_a_call(len(images), batch_size, mesh)
     for start in range(0, len(images), batch):
         # The last batch ends with the last image again: one shape, one compilation.
@@ -378,20 +379,6 @@ def placed(denoiser: Callable) -> Any:
     if parallel.mesh_of(tree) is not None:
         return tree
     return parallel.everywhere(tree, parallel.row_devices())
-
-
-def has_convolution(denoiser: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a denoiser of images of this shape runs convolutions, which want other options."""
-    leaves, structure = jax.tree.flatten(denoiser)
-    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    return _has_convolution(structure, shapes, shape)
-
-
-@functools.lru_cache(maxsize=64)
-def _has_convolution(structure: Any, shapes: tuple, shape: tuple[int, ...]) -> bool:
-    denoiser = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in shapes])
-    y, sigma = jax.ShapeDtypeStruct((1, *shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    return _flops.has_convolution(lambda d, *args: d(*args), denoiser, y, sigma)
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _check, parallel
-from jdiff.metrics.denoising import MEASURE, as_argument, fitted_levels, has_convolution
+from jdiff import _check, _flops, parallel
+from jdiff.metrics.denoising import MEASURE, as_argument, fitted_levels
 
 MOST_PRODUCTS = 1000
 START = 3  # folded into the measure's key; 0 to 2 are images and pixels
@@ -114,7 +114,7 @@ def jacobian_eigen(
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)))
 
     tree = as_argument(denoiser)
-    program = _compiled(has_convolution(tree, y.shape))
+    program = _compiled(_flops.denoiser_has_convolution(tree, y.shape))
 
     def products(block: np.ndarray) -> list[np.ndarray]:
         """J v and J^T v of the columns v of a block [D, m], m <= k, float64."""

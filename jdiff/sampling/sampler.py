@@ -191,20 +191,9 @@ def _program(
     start: bool,
 ) -> Callable:
     """The compiled trajectory; convolutions in the denoiser decide on compiler options."""
-    leaves, structure = jax.tree.flatten(denoiser)
-    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    convolutions = _has_convolution(structure, shapes, denoiser.image_shape, labels is not None)
+    label = None if labels is None else jax.ShapeDtypeStruct((1,), jnp.int32)
+    convolutions = _flops.denoiser_has_convolution(denoiser, denoiser.image_shape, label)
     return _compiled(solver, record, start, convolutions, parallel.mesh_of(denoiser))
-
-
-@functools.lru_cache(maxsize=256)
-def _has_convolution(structure: Any, shapes: tuple, image_shape: tuple, labelled: bool) -> bool:
-    """Traces a denoiser of this structure once; a call a sample would be slow."""
-    denoiser = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    y = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    sigma = jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((1,), jnp.int32) if labelled else None
-    return _flops.has_convolution(lambda d, *args: d(*args), denoiser, y, sigma, label)
 
 
 @functools.lru_cache(maxsize=64)

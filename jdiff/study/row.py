@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdiff import _files, metrics, networks, noise, parallel, sampling, training
-from jdiff._flops import count as count_flops
+from jdiff import _files, _flops, metrics, networks, noise, parallel, sampling, training
 from jdiff.data import ImageData
 from jdiff.denoisers import Denoiser, OptimalDenoiser
 from jdiff.metrics.agreement import varies
@@ -60,8 +59,7 @@ class Reference:
             solver=self._study.solver,
             batch_size=-(-count // batches),
         )
-        leaves, structure = jax.tree.flatten(denoiser)
-        asked = (structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves), grid)
+        asked = (_flops.signature(denoiser), grid)
         first = 0.0
         if asked not in self._compiled:
             # One sample makes one whole batch, padded: it compiles what the others use.
@@ -308,7 +306,7 @@ def _agreement(samples: np.ndarray, optimal: np.ndarray) -> metrics.Measure | No
 def _denoiser_flops(denoiser: Denoiser) -> int:
     y = jax.ShapeDtypeStruct((1, *denoiser.image_shape), jnp.float32)
     sigma = jax.ShapeDtypeStruct((), jnp.float32)
-    return count_flops(lambda d, y, s: d(y, s), denoiser, y, sigma)
+    return _flops.count(lambda d, y, s: d(y, s), denoiser, y, sigma)
 
 
 def _timed(work: Callable[[], jax.Array]) -> tuple[float, jax.Array]:
