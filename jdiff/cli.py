@@ -29,7 +29,7 @@ def study(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     schedule: str | None = None,
-    interpret: bool | None = None,
+    interpret: Annotated[bool | None, tyro.conf.FlagConversionOff] = None,
     num_samples: int | None = None,
     sigmas: str | None = None,
     solver: str | None = None,
@@ -52,7 +52,9 @@ def study(
     Args:
         name: A preset: demo compares four architectures, laws holds samples against their
             predicted distribution; unet-changes, mlp-width, preconditioning and locality change one
-            thing of a network at a time, over three training seeds. None needs a download.
+            thing of a network at a time, over three training seeds. None needs a download but
+            unet-changes-28, mlp-width-28 and so on: the same for images of 28 pixels a side, of
+            Fashion-MNIST by TFDS unless told otherwise.
         data: digits, npz:PATH, folder:TRAIN,HELD_OUT, tfds:NAME or toy:NAME.
         architectures: Of all but laws: names with options, for example: optimal linear
             unet:width=16,skips=false. More may be added to OUT.
@@ -62,7 +64,8 @@ def study(
         batch_size: Training images a step.
         learning_rate: Of AdamW.
         schedule: Of the learning rate: constant or cosine.
-        interpret: Whether networks are also held against closed forms, and asked how far they see.
+        interpret: True or False: are networks also held against closed forms, and asked how far
+            they see?
         num_samples: Samples of each architecture.
         sigmas: Noise levels as GRID:STEPS, for example karras:18.
         solver: ddim, heun, ddpm or dpmpp_2m; of laws those that all its laws know, ddim or heun.

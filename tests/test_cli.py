@@ -129,6 +129,15 @@ def test_the_tiny_study(jdiff_command, data, tmp_path, monkeypatch, how):
 
 
 @pytest.mark.core
+def test_what_a_preset_interprets_can_be_left_out(jdiff_command, data, tmp_path):
+    command = ["study", "locality", "--data", data, "--architectures", "linear", *TINY]
+    status, _, said = jdiff_command(*command, "--interpret", "False", "--out", tmp_path / "out")
+    assert status == 0, said
+    study = json.loads((tmp_path / "out" / "study.json").read_text())["study"]
+    assert (study["name"], study["interpret"]) == ("locality", False)
+
+
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("value", "message"), [("huge", "got 'huge'"), ("", "num_samples must be")]
 )

@@ -1,88 +1,104 @@
-"""Named studies, for `jdiff study NAME`; every field can be overridden."""
+"""Named studies, for `jdiff study NAME`; every field can be overridden.
+
+Those that change one thing of a network stand here twice: for images as small as scikit-learn's
+digits, in minutes on two cores, and as NAME-28 for images of 28 pixels a side, in hours.
+"""
 
 from typing import Any
 
 from jdiff.study.config import Budget, Study
 from jdiff.study.laws import LawStudy
 
-# What the four studies of one changed thing have in common: three trainings of every network, which
-# is also held against the closed forms.
-_CHANGES: dict[str, Any] = {
-    "seeds": (0, 1, 2),
-    "interpret": True,
-    "num_samples": 256,
-    "batch_size": 64,
+# What the studies of one changed thing have in common: three trainings of every network, which is
+# also held against the closed forms.
+_CHANGES: dict[str, Any] = {"seeds": (0, 1, 2), "interpret": True, "num_samples": 256}
+_SMALL: dict[str, Any] = {**_CHANGES, "batch_size": 64}
+# Small batches: of as many images, more steps.
+_AT_28: dict[str, Any] = {
+    **{**_CHANGES, "data": "tfds:fashion_mnist"},
+    **{"batch_size": 16, "budget": Budget(3000), "schedule": "cosine"},
 }
-_UNET = "unet:width=16,levels=2"
-# With the image as its target all that a sample is has come through the network.
-_X0 = ",preconditioning=x0"
+
+
+def _unet(levels: int) -> str:
+    return f"unet:width=16,levels={levels}"
+
+
+def _unet_changes(levels: int, others: tuple[int, ...]) -> dict[str, Any]:
+    """One UNet, and one thing of it changed at a time: Levine and Weiss 2026."""
+    x0 = ",preconditioning=x0"  # all that a sample has comes through the network
+    unet = _unet(levels)
+    return {
+        "architectures": (
+            unet + x0,
+            f"{unet},skips=false" + x0,
+            *(_unet(other) + x0 for other in others),
+            f"unet:width=4,levels={levels}" + x0,
+            f"{unet},padding=circular" + x0,
+            f"{unet},norm=none" + x0,
+            f"{unet},norm=batch" + x0,
+            f"{unet},norm=bias_free_batch" + x0,
+            f"{unet},time=false" + x0,
+            f"{unet},per_level=vp_cosine:4" + x0,
+            "paper_unet:width=16,levels=2,per_level=vp_cosine:4",  # it halves images twice
+        ),
+        # The paper's sampler. Heun's second evaluation cannot bear the first step of a grid with
+        # four levels: even the affine denoiser's samples are nonsense there.
+        "solver": "ddim",
+        "sigmas": "vp_cosine:18",
+        "claims": ("differ", "unrealistic"),
+    }
+
+
+def _preconditioning(levels: int) -> dict[str, Any]:
+    """What the network is asked for: the image, the noise or between them."""
+    return {
+        "architectures": tuple(
+            f"{network},preconditioning={row}"
+            for network in (_unet(levels), "mlp:output=linear")
+            for row in ("edm", "x0", "eps", "v")
+        ),
+        "claims": ("differ", "unrealistic"),
+    }
+
+
+# The width of a fully connected network, from narrower than the data to wide enough to keep it.
+_MLP_WIDTH: dict[str, Any] = {
+    "architectures": tuple(f"mlp:width={width}" for width in (16, 32, 48, 100, 200, 400)),
+    "num_train": (300,),
+    "claims": ("width",),
+}
+# How far a network sees, and whether it knows where it is: Kamb and Ganguli 2025.
+_LOCALITY: dict[str, Any] = {
+    "architectures": (
+        "resnet:width=32,depth=2",
+        "resnet:width=32,depth=1",
+        "resnet:width=32,depth=4",
+        "resnet:width=32,depth=2,kernel_size=1",
+        "resnet:width=32,depth=2,kernel_size=5",
+        "resnet:width=32,depth=2,padding=circular",
+        "resnet:width=32,depth=4,padding=circular",
+        "resnet:width=32,depth=2,norm=batch",
+    ),
+    "claims": ("sight", "padding", "differ", "unrealistic"),
+}
+
+# By name, what a study is made of. A UNet's coarsest level has 4 pixels a side of 8, and 7 of 28.
+_STUDIES: dict[str, dict[str, Any]] = {
+    "unet-changes": {**_SMALL, **_unet_changes(2, (1, 3)), "budget": Budget(500)},
+    "mlp-width": {**_SMALL, **_MLP_WIDTH, "budget": Budget(3000)},
+    "preconditioning": {**_SMALL, **_preconditioning(2), "budget": Budget(600)},
+    "locality": {**_SMALL, **_LOCALITY, "budget": Budget(600)},
+    "unet-changes-28": {**_AT_28, **_unet_changes(3, (1, 2))},
+    "mlp-width-28": {**_AT_28, **_MLP_WIDTH, "batch_size": 64, "budget": Budget(6000)},
+    "preconditioning-28": {**_AT_28, **_preconditioning(3)},
+    "locality-28": {**_AT_28, **_LOCALITY},
+}
 
 PRESETS: dict[str, Study | LawStudy] = {
     # The main job: two closed forms and two networks on scikit-learn's digits, in minutes.
     "demo": Study(name="demo", budget=Budget(1200, image_shape=(8, 8, 1))),
     # The theory: every family against the distribution that its samples must have.
     "laws": LawStudy(),
-    # One UNet, and one thing of it changed at a time: Levine and Weiss 2026.
-    "unet-changes": Study(
-        name="unet-changes",
-        architectures=(
-            _UNET + _X0,
-            f"{_UNET},skips=false" + _X0,
-            "unet:width=16,levels=1" + _X0,
-            "unet:width=16,levels=3" + _X0,
-            "unet:width=4,levels=2" + _X0,
-            f"{_UNET},padding=circular" + _X0,
-            f"{_UNET},norm=none" + _X0,
-            f"{_UNET},norm=batch" + _X0,
-            f"{_UNET},norm=bias_free_batch" + _X0,
-            f"{_UNET},time=false" + _X0,
-            f"{_UNET},per_level=vp_cosine:4" + _X0,
-            "paper_unet:width=16,levels=2,per_level=vp_cosine:4",
-        ),
-        budget=Budget(500),
-        # The paper's sampler. Heun's second evaluation cannot bear the first step of a grid with
-        # four levels: even the affine denoiser's samples are nonsense there.
-        solver="ddim",
-        sigmas="vp_cosine:18",
-        claims=("differ", "unrealistic"),
-        **_CHANGES,
-    ),
-    # The width of a fully connected network, from narrower than the data to wide enough to keep it.
-    "mlp-width": Study(
-        name="mlp-width",
-        architectures=tuple(f"mlp:width={width}" for width in (16, 32, 48, 100, 200, 400)),
-        num_train=(300,),
-        budget=Budget(3000),
-        claims=("width",),
-        **_CHANGES,
-    ),
-    # What the network is asked for: the image, the noise or between them.
-    "preconditioning": Study(
-        name="preconditioning",
-        architectures=tuple(
-            f"{network},preconditioning={row}"
-            for network in (_UNET, "mlp:output=linear")
-            for row in ("edm", "x0", "eps", "v")
-        ),
-        budget=Budget(600),
-        claims=("differ", "unrealistic"),
-        **_CHANGES,
-    ),
-    # How far a network sees, and whether it knows where it is: Kamb and Ganguli 2025.
-    "locality": Study(
-        name="locality",
-        architectures=(
-            "resnet:width=32,depth=2",
-            "resnet:width=32,depth=1",
-            "resnet:width=32,depth=4",
-            "resnet:width=32,depth=2,kernel_size=1",
-            "resnet:width=32,depth=2,kernel_size=5",
-            "resnet:width=32,depth=2,padding=circular",
-            "resnet:width=32,depth=4,padding=circular",
-            "resnet:width=32,depth=2,norm=batch",
-        ),
-        budget=Budget(600),
-        claims=("sight", "padding", "differ", "unrealistic"),
-        **_CHANGES,
-    ),
+    **{name: Study(name=name, **fields) for name, fields in _STUDIES.items()},
 }
