@@ -23,12 +23,19 @@ from benchmarks.suite import Case, Skip
 from jdiff import parallel, report
 from jdiff.study import Budget, Study, cost
 
-ARCHITECTURES = (
-    *("optimal", "linear", "local_linear:patch_size=3", "bottleneck:code_dim=8"),
-    *("unet:width=16,levels=2", "unet:width=16,levels=2,skips=false", "unet:width=4,levels=2"),
-    *("paper_unet:width=16,levels=2", "resnet:width=32,depth=2"),
-    *("mlp:width=32", "mlp:width=200", "mlp:width=400", "bottleneck_mlp"),
-)
+
+def _architectures(levels: int) -> tuple[str, ...]:
+    unets = (f"width=16,levels={levels}", f"width=16,levels={levels},skips=false")
+    return (
+        *("optimal", "linear", "local_linear:patch_size=3", "bottleneck:code_dim=8"),
+        *(f"unet:{options}" for options in (*unets, f"width=4,levels={levels}")),
+        *("paper_unet:width=16,levels=2", "resnet:width=32,depth=2"),
+        *("mlp:width=32", "mlp:width=200", "mlp:width=400", "bottleneck_mlp"),
+    )
+
+
+ARCHITECTURES = _architectures(levels=2)
+LARGE = _architectures(levels=3)  # of images of 28 pixels a side and more
 _UNFINISHED = ".unfinished"
 FEW = ("optimal", "linear", "unet:width=16,levels=2", "mlp:width=32", "mlp:width=400")
 SIZES: dict[str, dict[str, Any]] = {
@@ -43,14 +50,21 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "digits": {"num_train": (300,), "budget": Budget(1000)},
-        "tfds:fashion_mnist": {"num_train": (1000,), "budget": Budget(600)},
+        # Small batches: of as many images, more steps.
+        "tfds:fashion_mnist": {
+            **{"architectures": LARGE, "num_train": (1000,), "budget": Budget(3000)},
+            **{"batch_size": 16, "schedule": "cosine"},
+        },
     },
     # What compiles within minutes there; all of `ARCHITECTURES` by --architectures.
     "accelerator": {
         "digits": {"architectures": FEW, "num_train": (300,), "budget": Budget(3000)},
     },
     "pod": {
-        "tfds:cifar10": {"num_train": (1000, 10_000), "budget": Budget(50_000), "batch_size": 1024},
+        "tfds:cifar10": {
+            **{"architectures": LARGE, "num_train": (1000, 10_000), "budget": Budget(50_000)},
+            "batch_size": 1024,
+        },
     },
 }
 _COMMON: dict[str, Any] = {
@@ -117,7 +131,8 @@ def _frontier(
     )  # fmt: skip
     about = {
         **{"data": study.data, "budget": dataclasses.asdict(study.budget)},
-        **{"batch": study.batch_size, "solver": study.solver, "sigmas": study.sigmas},
+        **{"batch": study.batch_size, "schedule": study.schedule},
+        **{"solver": study.solver, "sigmas": study.sigmas},
     }
     found = [{"part": one.name, **about, **_row(one, peak())} for one in report.group(rows)]
     # Finished: asked again, it is measured again.

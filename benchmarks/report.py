@@ -102,8 +102,10 @@ def caption(result: dict[str, Any], data: str, rows: list[dict[str, Any]]) -> tu
     first = rows[0]
     sizes = " and ".join(f"{n:,}" for n in sorted({row["num_train"] for row in rows}))
     budget = f"{first['budget']['unit']} {first['budget']['amount']:,.0f}"
+    schedule = first.get("schedule", "constant")
+    rate = "" if schedule == "constant" else f", {schedule} learning rate"
     about = (
-        f"{sizes} training images; {budget}, of {first['batch']} images each step; "
+        f"{sizes} training images; {budget}, of {first['batch']} images each step{rate}; "
         f"{first['solver']}, {first['sigmas']}"
     )
     return f"{data}, on {_short(result)}", about

@@ -90,7 +90,9 @@ def test_the_page_the_figure_and_readmes_part(training, frontier, tmp_path):
     assert f"benchmarks/results/{figures[0].name}" in text
     # It carries what it was drawn from, so that an old one is noticed.
     title, about = report.caption(frontier, "digits", frontier["rows"])
-    assert about == ("300 training images; steps 1,000, of 64 images each step; heun, karras:18")
+    assert about == "300 training images; steps 1,000, of 64 images each step; heun, karras:18"
+    _, falling = report.caption(frontier, "digits", [frontier["rows"][0] | {"schedule": "cosine"}])
+    assert "of 64 images each step, cosine learning rate; heun" in falling
     assert plots.carried(figures[0]) == plots.digest(frontier["rows"], title, about)
     other = [frontier["rows"][0] | {"realism": of_seeds(0.3)}, frontier["rows"][1]]
     assert plots.carried(figures[0]) != plots.digest(other, title, about)
