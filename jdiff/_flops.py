@@ -31,6 +31,11 @@ def signature(tree: Any) -> tuple[Any, tuple]:
     return structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
+def count_denoiser(denoiser: Any, image_shape: tuple) -> int:
+    """FLOPs of a denoiser's call on one image [H, W, C]."""
+    return count(lambda d, *args: d(*args), denoiser, *_arguments(image_shape))
+
+
 def denoiser_has_convolution(denoiser: Any, image_shape: tuple, *more: Any) -> bool:
     """Whether a denoiser of images [H, W, C] runs convolutions, which want other compiler options.
 
@@ -44,9 +49,13 @@ def denoiser_has_convolution(denoiser: Any, image_shape: tuple, *more: Any) -> b
 def _denoiser_has_convolution(signed: tuple, image_shape: tuple, more: tuple) -> bool:
     structure, shapes = signed
     denoiser = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    return has_convolution(lambda d, *args: d(*args), denoiser, *_arguments(image_shape), *more)
+
+
+def _arguments(image_shape: tuple) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """The y and sigma that a denoiser is called with, of one image."""
     y = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    sigma = jax.ShapeDtypeStruct((), jnp.float32)
-    return has_convolution(lambda d, *args: d(*args), denoiser, y, sigma, *more)
+    return y, jax.ShapeDtypeStruct((), jnp.float32)
 
 
 def _contractions(jaxpr: Any) -> Iterator[tuple[str, int]]:

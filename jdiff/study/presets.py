@@ -15,8 +15,11 @@ _CHANGES: dict[str, Any] = {"seeds": (0, 1, 2), "interpret": True, "num_samples"
 _SMALL: dict[str, Any] = {**_CHANGES, "batch_size": 64}
 # Small batches: of as many images, more steps.
 _AT_28: dict[str, Any] = {
-    **{**_CHANGES, "data": "tfds:fashion_mnist"},
-    **{"batch_size": 16, "budget": Budget(3000), "schedule": "cosine"},
+    **_CHANGES,
+    "data": "tfds:fashion_mnist",
+    "batch_size": 16,
+    "budget": Budget(3000),
+    "schedule": "cosine",
 }
 
 
@@ -24,7 +27,7 @@ def _unet(levels: int) -> str:
     return f"unet:width=16,levels={levels}"
 
 
-def _unet_changes(levels: int, others: tuple[int, ...]) -> dict[str, Any]:
+def _unet_changes(levels: int) -> dict[str, Any]:
     """One UNet, and one thing of it changed at a time: Levine and Weiss 2026."""
     x0 = ",preconditioning=x0"  # all that a sample has comes through the network
     unet = _unet(levels)
@@ -32,7 +35,7 @@ def _unet_changes(levels: int, others: tuple[int, ...]) -> dict[str, Any]:
         "architectures": (
             unet + x0,
             f"{unet},skips=false" + x0,
-            *(_unet(other) + x0 for other in others),
+            *(_unet(other) + x0 for other in (1, 2, 3) if other != levels),
             f"unet:width=4,levels={levels}" + x0,
             f"{unet},padding=circular" + x0,
             f"{unet},norm=none" + x0,
@@ -85,11 +88,11 @@ _LOCALITY: dict[str, Any] = {
 
 # By name, what a study is made of. A UNet's coarsest level has 4 pixels a side of 8, and 7 of 28.
 _STUDIES: dict[str, dict[str, Any]] = {
-    "unet-changes": {**_SMALL, **_unet_changes(2, (1, 3)), "budget": Budget(500)},
+    "unet-changes": {**_SMALL, **_unet_changes(2), "budget": Budget(500)},
     "mlp-width": {**_SMALL, **_MLP_WIDTH, "budget": Budget(3000)},
     "preconditioning": {**_SMALL, **_preconditioning(2), "budget": Budget(600)},
     "locality": {**_SMALL, **_LOCALITY, "budget": Budget(600)},
-    "unet-changes-28": {**_AT_28, **_unet_changes(3, (1, 2))},
+    "unet-changes-28": {**_AT_28, **_unet_changes(3)},
     "mlp-width-28": {**_AT_28, **_MLP_WIDTH, "batch_size": 64, "budget": Budget(6000)},
     "preconditioning-28": {**_AT_28, **_preconditioning(3)},
     "locality-28": {**_AT_28, **_LOCALITY},

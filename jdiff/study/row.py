@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jdiff import _files, _flops, metrics, networks, noise, parallel, sampling, training
@@ -224,7 +223,7 @@ def _fit(
         save(run_dir, denoiser, {"architecture": architecture.label, "data": described})
     return denoiser, {
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(denoiser)),
-        "flops_per_image": _denoiser_flops(denoiser),
+        "flops_per_image": _flops.count_denoiser(denoiser, denoiser.image_shape),
         "budget": None,
         "seconds": {"compile": 0.0, "fit": fit_seconds, "train": None, "sample": None},
         "images_per_s": {"train": None, "sample": None},
@@ -301,12 +300,6 @@ def _agreement(samples: np.ndarray, optimal: np.ndarray) -> metrics.Measure | No
     r = metrics.pearson_r(samples[vary], optimal[vary])
     left_out = {"constant_pairs_left_out": int(np.sum(~vary))}
     return dataclasses.replace(r, constants={**r.constants, **left_out})
-
-
-def _denoiser_flops(denoiser: Denoiser) -> int:
-    y = jax.ShapeDtypeStruct((1, *denoiser.image_shape), jnp.float32)
-    sigma = jax.ShapeDtypeStruct((), jnp.float32)
-    return _flops.count(lambda d, y, s: d(y, s), denoiser, y, sigma)
 
 
 def _timed(work: Callable[[], jax.Array]) -> tuple[float, jax.Array]:
