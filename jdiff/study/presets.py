@@ -18,9 +18,10 @@ _AT_28: dict[str, Any] = {
     **_CHANGES,
     "data": "tfds:fashion_mnist",
     "batch_size": 16,
-    "budget": Budget(3000),
     "schedule": "cosine",
 }
+# Of few images a UNet learns to make new ones in minutes, of all 60,000 not in seven.
+_UNET_AT_28: dict[str, Any] = {**_AT_28, "num_train": (300,), "budget": Budget(1200)}
 
 
 def _unet(levels: int) -> str:
@@ -92,10 +93,10 @@ _STUDIES: dict[str, dict[str, Any]] = {
     "mlp-width": {**_SMALL, **_MLP_WIDTH, "budget": Budget(3000)},
     "preconditioning": {**_SMALL, **_preconditioning(2), "budget": Budget(600)},
     "locality": {**_SMALL, **_LOCALITY, "budget": Budget(600)},
-    "unet-changes-28": {**_AT_28, **_unet_changes(3)},
+    "unet-changes-28": {**_UNET_AT_28, **_unet_changes(3)},
     "mlp-width-28": {**_AT_28, **_MLP_WIDTH, "batch_size": 64, "budget": Budget(6000)},
-    "preconditioning-28": {**_AT_28, **_preconditioning(3)},
-    "locality-28": {**_AT_28, **_LOCALITY},
+    "preconditioning-28": {**_UNET_AT_28, **_preconditioning(3)},
+    "locality-28": {**_AT_28, **_LOCALITY, "budget": Budget(3000)},
 }
 
 PRESETS: dict[str, Study | LawStudy] = {
