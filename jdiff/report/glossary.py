@@ -75,7 +75,8 @@ MEASURES = {
         "precision",
         formats.proportion,
         "Share of samples inside the union of balls around training images, each reaching to that "
-        "image's k-th neighbour (Kynkäänniemi et al. 2019). High: samples lie among real images.",
+        "image's k-th neighbour (Kynkäänniemi et al. 2019). High: samples lie among real images, "
+        "as images blurred towards the mean do too: read it beside the Fréchet distance.",
         "Where it is as high as the control, samples lie among real images.",
     ),
     "frechet_distance": Measure(
