@@ -1,7 +1,7 @@
 """Named studies, for `jdiff study NAME`; every field can be overridden.
 
 Those that change one thing of a network stand here twice: for images as small as scikit-learn's
-digits, in minutes on two cores, and as NAME-28 for images of 28 pixels a side, in up to two hours.
+digits, in minutes on two cores, and as NAME-28 for 28 pixels a side, in up to 130 minutes.
 """
 
 from typing import Any

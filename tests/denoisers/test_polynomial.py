@@ -339,7 +339,10 @@ def test_a_high_degree_is_fitted_or_refused_at_once(rng):
     refused = [
         # Solved, but in float32 its terms of size 1e12 cancel to values of size 1: noise. The
         # coefficients are as good as the solver's rounding: 7e4, 4e5 and 1e6 were met.
-        (TWO, 40, 0.5, r"terms of degree 40 cancel, so that float32 sums err by \de.0[456] where"),
+        (
+            *(TWO, 40, 0.5),
+            r"terms of degree 40 cancel, so that float32 sums err by \de.0[456] where the",
+        ),
         (TWO, 2000, 5.0, "degree 2000 is too high: its binomial coefficients overflow float64"),
         (np.zeros((1, 1, 1, 784)), 10**9, 0.5, r"takes 10\^\d+ basis functions, more than 2,500"),
     ]
