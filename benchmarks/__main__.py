@@ -21,6 +21,7 @@ import tyro
 from benchmarks import (
     closed_forms,
     compare,
+    complete,
     frontier,
     images,
     metrics,
@@ -171,6 +172,9 @@ def _measure(options: Options) -> int:
         print(f"{name} ({options.size}), {time.perf_counter() - started:.0f} s -> {path}")
         print(report.text(found))
         failed += sum(row["status"] == "failed" for row in found["rows"])
+        for said in complete.lacks(found):
+            print(f"benchmarks: {name}: {said}.", file=sys.stderr)
+            failed += 1
     for path in paths:  # until here a killed call would go on with its last suite
         suite.partial_of(path).unlink(missing_ok=True)
     if options.size == "smoke" and parallel.is_writer():

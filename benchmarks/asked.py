@@ -13,12 +13,14 @@ class Asked(NamedTuple):
     limit: float
     on_any_device: bool = False
 
-    def said(self, value: float) -> str:
-        """For example "at least 2: reached"."""
+    def said(self, value: float, spread: dict[str, Any] | None = None) -> str:
+        """For example "at least 2: reached", and whether the spread holds the limit too."""
         word = "least" if self.least else "most"
         reached = value >= self.limit if self.least else value <= self.limit
         limit = f"{self.limit:,.0f}" if self.limit >= 1000 else f"{self.limit:.3g}"
-        return f"at {word} {limit}: {'reached' if reached else 'missed'}"
+        unsure = spread is not None and spread["p10"] <= self.limit <= spread["p90"]
+        noise = ", within the noise" if unsure else ""
+        return f"at {word} {limit}: {'reached' if reached else 'missed'}{noise}"
 
 
 # (case, field): "ratio" is that of seconds, the alternative's over jdiff's.
@@ -33,6 +35,7 @@ ASKED = {
     ("optimal, accuracy", "image_error_of_range"): Asked(False, 1e-4, on_any_device=True),
     ("optimal, accuracy", "weight_error"): Asked(False, 1e-4, on_any_device=True),
     ("linear, sampling", "ratio"): Asked(True, 20),
+    ("linear, sampling in one batch", "ratio"): Asked(True, 20),
     ("nearest, faiss-cpu", "ratio"): Asked(True, 1),
     ("nearest, scikit-learn", "ratio"): Asked(True, 2),
     ("nearest, memory with images", "peak_mb"): Asked(False, 400),
@@ -48,7 +51,13 @@ ASKED = {
 }
 
 
-def of(result: dict[str, Any], row: dict[str, Any], field: str, value: float | None) -> str:
+def of(
+    result: dict[str, Any],
+    row: dict[str, Any],
+    field: str,
+    value: float | None,
+    spread: dict[str, Any] | None = None,
+) -> str:
     """What was asked of this value of a row, and whether it was reached; "" if nothing was."""
     asked = ASKED.get((row["case"], field))
     if asked is None or value is None or result["size"] == "smoke":
@@ -56,4 +65,4 @@ def of(result: dict[str, Any], row: dict[str, Any], field: str, value: float | N
     two_cores = result["size"] == "cpu" and ", 2 cores)" in result["device"]
     if any((result.get("settings") or {}).values()) or not (two_cores or asked.on_any_device):
         return ""
-    return asked.said(value)
+    return asked.said(value, spread)

@@ -6,9 +6,12 @@ changed where their p10 - p90 do not overlap and their medians differ by more th
 without one, such as the minutes of a study, where they differ by more than `_ALONE` says.
 
 A row that is gone, or fails now, counts as worse; one that is skipped now is named, with its
-reason. Results of other devices or settings are no comparison: refused.
+reason, and so is one whose work is another now, which compares with nothing. What a frontier found
+(memorization, realism, verdicts) is told where it changed beyond the range of its seeds, and is
+neither better nor worse. Results of other devices or settings are no comparison: refused.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +46,14 @@ _ALONE = {
     **{name: ("memory", 1.25, 16.0) for name in ("peak_mb", "peak_mb_beyond_data")},
     **{name: ("error", 2.0, 0.0) for name in ("image_error_of_range", "weight_error")},
 }
+# What says how much work a row is.
+_WORK = (
+    *("architecture", "image_shape", "batch", "num_params", "flops_per_image", "num_samples"),
+    *("solver", "nfe", "sigma", "sigmas", "budget", "schedule", "num_train", "images", "samples"),
+    *("queries", "references", "points", "dim", "k", "num_features", "levels", "measures"),
+)
+# What a frontier finds, as ranges over training seeds.
+_FOUND = ("memorized_fraction", "novelty", "realism", "frechet_distance")
 # Rates over training seeds, as the frontier has them.
 _RATES = ("train_images_per_s", "sample_images_per_s")
 _LEAST_RATE = 1.25
@@ -72,6 +83,11 @@ def between(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
         if old["versions"].get(name) != version
     ]
     lines = [f"versions {', '.join(versions)}"] if versions else []
+    lines += [
+        f"{name:8} {old[name]} -> {new[name]}"
+        for name in ("commit", "flags")
+        if old[name] != new[name]
+    ]
     before = {tables.name(row): row for row in old["rows"]}
     now = {tables.name(row): row for row in new["rows"]}
     lines += _machine(before, now)
@@ -85,6 +101,8 @@ def between(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
             lines.append(f"gone     {name}")
         elif after["status"] == "skipped":
             lines.append(f"skipped  {name}: {after.get('reason')}")
+        elif other := _other_work(row, after):
+            lines.append(f"no match {name}, whose work is another: {other}")
         else:
             same_peer = row.get("peer_versions") == after.get("peer_versions")
             a, b = (dict(_numbers(one, same_peer)) for one in (row, after))
@@ -99,6 +117,7 @@ def between(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
                     said = f"{factor:.2f} times the {a[key].of}"
                     lines.append(f"{word:8} {name}, {key}: {said}")
             lines += [f"not told {name}, {key}, which OLD has" for key in a if key not in b]
+            lines += [f"finds    {name}, {said}" for said in _other_findings(row, after)]
     lines += [f"new      {name}" for name in now if name not in before]
     lines.append(f"{both - changed} of {both} numbers within the noise.")
     for name, row in now.items():
@@ -124,6 +143,26 @@ def _machine(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
               if dtype in of(before)]  # fmt: skip
     said = ", ".join(f"{dtype} {ratio:.2f}" for dtype, ratio in shared)
     return [f"matmul peak over that of OLD: {said}"] if said else []
+
+
+def _other_work(row: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs of the work of two rows of one name; "" if nothing does."""
+    both = [name for name in _WORK if name in row and name in after and row[name] != after[name]]
+    return ", ".join(f"{name} {row[name]} -> {after[name]}" for name in both)
+
+
+def _other_findings(row: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """What a frontier's row says otherwise than before, beyond the ranges of its seeds."""
+    for name in _FOUND:
+        a, b = row.get(name), after.get(name)
+        if not (isinstance(a, dict) and isinstance(b, dict)):
+            continue
+        apart = a["high"] < b["low"] or b["high"] < a["low"]
+        if apart and not math.isclose(a["mean"], b["mean"], rel_tol=LEAST - 1):
+            yield f"{name} {tables.spell_range(a)} -> {tables.spell_range(b)}"
+    if row.get("verdicts") != after.get("verdicts"):
+        said = (tables.spell_verdicts(one["verdicts"]) for one in (row, after))
+        yield "verdict {} -> {}".format(*said)
 
 
 def _of_case(rows: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:

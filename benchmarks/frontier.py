@@ -12,12 +12,11 @@ import functools
 import json
 import shutil
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jdiff
-from benchmarks import hardware, record
+from benchmarks import hardware, record, suite
 from benchmarks.images import load
 from benchmarks.suite import Case, Skip
 from jdiff import parallel, report
@@ -88,8 +87,7 @@ def cases(size: str, options: Any) -> list[Case]:
         "budget": None if options.budget is None else Budget.parse(options.budget),
     }
     given = {name: value for name, value in asked.items() if value}
-    peak = functools.partial(hardware.matmul_peak, size)
-    made = []
+    made = [suite.peak(size)]
     for data, fields in studies.items():
         study = Study(name="frontier", data=data, **{**_COMMON, **fields, **given})
         try:
@@ -102,7 +100,7 @@ def cases(size: str, options: Any) -> list[Case]:
             _check(study, whole)
             numbers = [n if n is None else min(n, whole.num_train) for n in study.num_train]
             study = dataclasses.replace(study, num_train=tuple(dict.fromkeys(numbers)))
-            run = functools.partial(_frontier, study, size, options, peak)
+            run = functools.partial(_frontier, study, size, options)
         made.append(Case(data, run))
     return made
 
@@ -120,9 +118,7 @@ def _check(study: Study, data: jdiff.data.ImageData) -> None:
             cost.steps_each(study.budget, architecture, data, study.batch_size)
 
 
-def _frontier(
-    study: Study, size: str, options: Any, peak: Callable[[], dict[str, float]]
-) -> list[dict[str, Any]]:
+def _frontier(study: Study, size: str, options: Any) -> list[dict[str, Any]]:
     head = record.head("frontier", size, {})
     directory = folder(options.work, study, head)
     rows = jdiff.study.run(
@@ -134,7 +130,8 @@ def _frontier(
         **{"batch": study.batch_size, "schedule": study.schedule},
         **{"solver": study.solver, "sigmas": study.sigmas},
     }
-    found = [{"part": one.name, **about, **_row(one, peak())} for one in report.group(rows)]
+    peak = hardware.matmul_peak(size)
+    found = [{"part": one.name, **about, **_row(one, peak)} for one in report.group(rows)]
     # Finished: asked again, it is measured again.
     done = directory.with_name(directory.name.removesuffix(_UNFINISHED))
     parallel.on_writer(lambda: _move(directory, done))
@@ -174,7 +171,7 @@ def _row(one: report.Group, peak: dict[str, float]) -> dict[str, Any]:
     # Of closed forms, which are not trained, no share is told: their FLOPs depend on blocks.
     flops = first["flops_per_image"] if first["budget"] else None
     dtype = first["options"].get("dtype", "float32")
-    most = hardware.share_of_peak(0.0, dtype, peak)["peak_flops_per_s"]
+    most = hardware.peak_of_all(dtype, peak)
     share = lambda rate, per_image: rate and {n: per_image * v / most for n, v in rate.items()}
     trained, sampled = number("images_per_s", "train"), number("images_per_s", "sample")
     return row | {

@@ -1,7 +1,6 @@
 """What a device can do at most, measured: matmul FLOP/s; and how much memory was taken."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +17,28 @@ _PRODUCTS = 4  # a call, so that a call is much longer than its start
 _CPU_SIDES, _ACCELERATOR_SIDES, _SMOKE_SIDES = (512, 1024, 2048), (4096, 8192), (256,)
 
 
-@functools.cache
+_peaks: dict[str, dict[str, float]] = {}  # by size, of this process
+
+
 def matmul_peak(size: str) -> dict[str, float]:
     """FLOP/s of one device's square matmul: {"float32", "bfloat16"}, at jax's default precision.
 
     On GPUs and TPUs that of float32 operands is less than float32 (tf32, bf16 passes), as in the
     networks that are held against it; on CPUs bfloat16 may well be the slower. The best of seven
     calls of four products each, after a warm one, of matrices of several sides, which the backend
-    decides on. Measured once a process.
+    decides on. Measured once a process, and not by one that goes on where another was killed.
     """
+    if size not in _peaks:
+        _peaks[size] = _measured_peak(size)
+    return _peaks[size]
+
+
+def keep_peak(size: str, peak: dict[str, float]) -> None:
+    """What an earlier process of the same run measured: all its shares are of one peak."""
+    _peaks[size] = peak
+
+
+def _measured_peak(size: str) -> dict[str, float]:
     large = _CPU_SIDES if jax.default_backend() == "cpu" else _ACCELERATOR_SIDES
     sides = _SMOKE_SIDES if size == "smoke" else large
     return {dtype: max(_matmul(n, dtype) for n in sides) for dtype in ("float32", "bfloat16")}
@@ -49,14 +61,17 @@ def share_of_peak(flops_per_s: float, dtype: str, peak: dict[str, float]) -> dic
       dtype: that it computes in.
       peak: one device's, as `matmul_peak` gives it.
     """
-    # Simulated devices of one CPU share its peak.
-    devices = 1 if jax.default_backend() == "cpu" else parallel.num_devices()
-    most = peak[dtype] * devices
+    most = peak_of_all(dtype, peak)
     return {
         "model_flops_per_s": flops_per_s,
         "peak_flops_per_s": most,
         "mfu": flops_per_s / most,
     }
+
+
+def peak_of_all(dtype: str, peak: dict[str, float]) -> float:
+    """FLOP/s of all devices, of one's `matmul_peak`; simulated devices of one CPU share its."""
+    return peak[dtype] * (1 if jax.default_backend() == "cpu" else parallel.num_devices())
 
 
 @contextlib.contextmanager

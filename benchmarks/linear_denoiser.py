@@ -5,6 +5,7 @@ Compared with: D(y) = mu + S (S + sigma^2 I)^-1 (y - mu), solving the D x D syst
 at several sizes of the training set: its memory must not grow with it.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdiff
-from benchmarks import child, hardware, timing
+from benchmarks import child, hardware, suite, timing
 from benchmarks.images import load
 from benchmarks.suite import Case
 from jdiff import noise
@@ -85,18 +86,20 @@ def _sampling(
 
 def _fits(sizes: tuple, side: int, features: int, levels: int) -> list[dict[str, Any]]:
     """Fits of several sizes. Their solves, a host's work, are the same at each."""
-    rows = [_fit(n, side, features, levels) for n in sizes]
+    make = functools.partial(_fit, side=side, features=features, levels=levels)
+    found, lost = suite.each({f"{n} images": functools.partial(make, n) for n in sizes})
     values = {
-        "seconds": [row["fit_seconds"] for row in rows],
-        "peak MB": [row.get("peak_mb_beyond_data") for row in rows],
+        "seconds": [row["fit_seconds"] for row in found.values()],
+        "peak MB": [row.get("peak_mb_beyond_data") for row in found.values()],
     }
-    return [*rows, *timing.exponents("images", sizes, values)]
+    fits = timing.exponents("images", [row["num_train"] for row in found.values()], values)
+    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]
 
 
 def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
     """A fit; on the CPU in a process of its own, whose peak memory is its own."""
     row: dict[str, Any] = {
-        **{"part": f"{n} images", "num_train": n, "image_shape": [side, side, 1]},
+        **{"num_train": n, "image_shape": [side, side, 1]},
         **{"num_features": features, "levels": levels},
     }
     if jax.default_backend() != "cpu":  # another process may not have the device too
@@ -111,13 +114,13 @@ def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:
 
 
 def fit_once(n: int, side: int, features: int, levels: int) -> tuple[float, float]:
-    """Seconds of a fit, compilation included, and MB beyond what was there; NaN if not told."""
+    """Seconds of a second fit, and MB of the first beyond what was there; NaN if not told."""
     images = np.random.default_rng(0).integers(0, 256, (n, side, side, 1), dtype=np.uint8)
     jax.jit(jnp.sin)(jnp.ones(3)).block_until_ready()
     fit = lambda: RandomPolynomialDenoiser.fit(
         images, 3, noise.karras(levels), jax.random.key(0), features, num_draws=4
     )
     with hardware.process_memory() as memory:
-        seconds = timing.seconds(fit)
+        jax.block_until_ready(fit())
     peak = memory["peak_mb"]
-    return seconds, math.nan if peak is None else peak
+    return timing.seconds(fit), math.nan if peak is None else peak

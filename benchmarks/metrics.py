@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 import jdiff
-from benchmarks import child, hardware, timing
+from benchmarks import child, hardware, record, timing
 from benchmarks.images import load
 from benchmarks.suite import Case, Skip
 from jdiff import metrics
@@ -69,8 +69,8 @@ def cases(size: str, options: Any) -> list[Case]:
     return made
 
 
-def _points(n: int, num: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and references of images' kind: a few directions hold most of the variance."""
+def _points(counts: tuple[int, ...], dim: int) -> list[np.ndarray]:
+    """Sets of points of images' kind: a few directions hold most of the variance."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)
     mixing = normal(64, dim) / 8
@@ -82,14 +82,28 @@ def _points(n: int, num: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
             rows[:] = normal(len(rows), 64) @ mixing + 0.05 * normal(len(rows), dim)
         return points
 
-    return draw(n), draw(num)
+    return [draw(count) for count in counts]
+
+
+def _with_cores(work: Callable[[], Any]) -> Callable[[], Any]:
+    """`work` with as many threads of BLAS and OpenMP as this process may use cores."""
+    try:
+        limits: Any = importlib.import_module("threadpoolctl").threadpool_limits
+    except ImportError:  # without scikit-learn, which needs it
+        return work
+
+    def run() -> Any:
+        with limits(record.cores()):
+            return work()
+
+    return run
 
 
 def _nearest(n: int, num: int, dim: int, k: int, peer: str, rounds: int) -> dict[str, Any]:
-    queries, references = _points(n, num, dim)
+    queries, references = _points((n, num), dim)
     ours = lambda: metrics.nearest(queries, references, k)
     try:
-        search = _PEERS[peer](queries, references, k)
+        search = _with_cores(_PEERS[peer](queries, references, k))
     except ImportError as error:
         raise Skip(str(error)) from None
     found, theirs = ours(), search()
@@ -152,7 +166,7 @@ def nearest_once(n: int, num: int, dim: int, k: int, kind: str) -> None:
         draw = lambda count: rng.integers(0, 256, (count, dim, 1, 1), np.uint8)
         queries, references = draw(n), draw(num)
     else:
-        queries, references = _points(n, num, dim)
+        queries, references = _points((n, num), dim)
     small = slice(0, max(2 * k, 100))
     metrics.nearest(queries[:2], references[small], k)  # jax's own start
     with hardware.process_memory() as memory:
@@ -165,9 +179,9 @@ def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:
         compute_prdc: Any = importlib.import_module("prdc").compute_prdc
     except ImportError as error:
         raise Skip(str(error)) from None
-    generated, train = _points(n, n, dim)
-    held_out = _points(n + 1, 1, dim)[0][:n]
+    generated, train, held_out = _points((n, n, n), dim)
 
+    @_with_cores
     def peer() -> list[dict[str, float]]:
         # A value and its control are two calls of the package, which prints what it does.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -186,8 +200,7 @@ def _prdc(n: int, dim: int, rounds: int) -> dict[str, Any]:
 def _frechet(n: int, dim: int, rounds: int) -> dict[str, Any]:
     from scipy.linalg import sqrtm
 
-    generated, train = _points(n, n, dim)
-    held_out = _points(n + 1, 1, dim)[0][:n]
+    generated, train, held_out = _points((n, n, n), dim)
     ours = lambda: metrics.frechet_distance(generated, train, held_out).value
 
     def direct(points: np.ndarray, b: np.ndarray) -> float:
@@ -196,6 +209,7 @@ def _frechet(n: int, dim: int, rounds: int) -> dict[str, Any]:
         mean = points.mean(0, dtype=np.float64) - train.mean(0, dtype=np.float64)
         return float(mean @ mean + np.trace(a) + np.trace(b) - 2 * np.trace(root.real))
 
+    @_with_cores
     def peer() -> list[float]:
         b = np.cov(train.astype(np.float64), rowvar=False)
         return [direct(points, b) for points in (generated, held_out)]

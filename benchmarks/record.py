@@ -22,6 +22,7 @@ SCHEMA = 2
 RESULTS = Path(__file__).with_name("results")
 arguments: list[str] = []  # of this call of the command line, as results tell it
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
+_HIDDEN = ("--out", "--peer-python", "--work")
 # What of the environment changes speed, here and in peers: compilers, threads, allocators.
 _FLAGS = (
     *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_DEFAULT_MATMUL_PRECISION", "NPROC"),
@@ -139,13 +140,15 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _public(arguments: list[str]) -> list[str]:
-    """The arguments without the folders of this machine."""
+    """The arguments without the folders of this machine; where data lie decides what is run."""
     shown, hide = [], False
     for argument in arguments:
         name, _, value = argument.partition("=")
-        private = name in ("--data-dir", "--out", "--peer-python", "--work")
+        private = name in (*_HIDDEN, "--data-dir")
         if not hide and not private:
             shown.append(argument)
+        if name == "--data-dir":
+            shown += ["--data-dir", "DIR"]
         hide = private and not value
     return shown
 
@@ -191,15 +194,17 @@ def _cpu_model() -> str:
     return names[0] if names else "unknown"
 
 
-def _commit() -> str | None:
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _commit() -> str:
+    """The commit; with changes, or where there is none, what jdiff and benchmarks consist of."""
+    here = Path(__file__).parent
+    folders = (Path(jdiff.__file__).parent, here)
+    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    sources = f"{zlib.crc32(b''.join(path.read_bytes() for path in files)):08x}"
     try:
         run = lambda *what: subprocess.run(
-            [*git, *what], capture_output=True, text=True, check=True
+            ["git", "-C", str(here), *what], capture_output=True, text=True, check=True
         ).stdout.strip()
-        places = ("--", "../jdiff", "*.py", "peers")
-        changed = run("diff", "HEAD", *places) + run("status", "--porcelain", *places)
-        changes = f"+changes-{zlib.crc32(changed.encode()):08x}" if changed else ""
-        return run("rev-parse", "--short", "HEAD") + changes
+        changed = run("status", "--porcelain", "--", "../jdiff", "*.py", "peers")
+        return run("rev-parse", "--short", "HEAD") + (f"+changes-{sources}" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return f"sources-{sources}"

@@ -73,7 +73,7 @@ def part(found: list[dict[str, Any]]) -> str:
             lines += [f"{title}: {about} (`{result['command']}`).", ""]
     rows = [(result, row) for result in found for row in result["rows"] if row["status"] == "ok"]
     said = [
-        [*tables.beside(result, row, ratio), tables.work(row), _short(result)]
+        [*tables.beside(result, row, ratio), tables.work(result, row), _short(result)]
         for result, row in rows
         for ratio in tables.ratios(row)
     ]

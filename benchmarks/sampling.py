@@ -6,14 +6,15 @@ levels on the host, one jitted ddim step a call, as most code has it; jdiff comp
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jdiff
-from benchmarks import hardware, timing
+from benchmarks import hardware, suite, timing
 from benchmarks.suite import Case, Skip
 from jdiff import networks, noise, parallel
 from jdiff.denoisers import NetworkDenoiser
@@ -43,7 +44,10 @@ SIZES["pod"] = SIZES["accelerator"] | {"num": 8 * 4096, "batch": 8 * 1024, "trai
 
 
 def cases(size: str, options: Any) -> list[Case]:
-    """Architectures at the middle NFE; solvers at it; the sweep of NFE; the host's loop."""
+    """Architectures at the middle NFE; solvers at it; the sweep of NFE; the host's loop.
+
+    Solvers take turns, and so do the sizes of the sweep.
+    """
     at = SIZES[size]
     chosen = options.architectures or at["architectures"]
     parsed = {spec: Architecture.parse(spec) for spec in chosen}
@@ -51,22 +55,22 @@ def cases(size: str, options: Any) -> list[Case]:
         if not architecture.closed_form:
             architecture.network(at["shape"])  # whose options are checked when it is made
     nfe = at["nfe"][len(at["nfe"]) // 2]
-    peak = lambda: hardware.matmul_peak(size)
-    row = functools.cache(  # one program is compiled once, and its row is one
-        lambda spec, solver, nfe: _sample(spec, solver, nfe, at, peak())
+    ready = functools.cache(  # a program is compiled once
+        lambda spec, solver, nfe: _ready(spec, solver, nfe, at)
     )
-    made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
-    made += [Case(f"sample {spec}", functools.partial(row, spec, "ddim", nfe)) for spec in chosen]
+    run = lambda ways: _rows(ways, at["rounds"], hardware.matmul_peak(size))
+    whole_row = lambda spec: run({"": functools.partial(ready, spec, "ddim", nfe)})[0]
+    made = [suite.peak(size)]
+    made += [Case(f"sample {spec}", functools.partial(whole_row, spec)) for spec in chosen]
     whole = [spec for spec, architecture in parsed.items() if not architecture.per_level]
     if not whole:
         return made
     trained = [spec for spec in whole if not parsed[spec].closed_form] or whole
     network, swept = trained[0], trained[at.get("swept", 0)]
-    made += [
-        Case(f"solver {solver}, {swept}", functools.partial(row, swept, solver, nfe))
-        for solver in SOLVERS
-    ]
-    made.append(Case(f"sweep of NFE, {swept}", lambda: _sweep(swept, at["nfe"], row)))
+    solvers = {solver: functools.partial(ready, swept, solver, nfe) for solver in SOLVERS}
+    sizes = {f"{n} NFE": functools.partial(ready, swept, "ddim", n) for n in at["nfe"]}
+    made.append(Case(f"solvers, {swept}", lambda: run(solvers)))
+    made.append(Case(f"sweep of NFE, {swept}", lambda: _with_exponent(run(sizes))))
     made.append(Case(f"loop on the host, {network}", lambda: _host_loop(network, nfe, at)))
     return made
 
@@ -90,41 +94,73 @@ def _denoiser(spec: str, shape: tuple, train: int) -> Any:
     )
 
 
-def _sample(spec: str, solver: str, most: int, at: Any, peak: dict[str, float]) -> dict[str, Any]:
-    """A row of the most steps that `most` evaluations allow."""
+class _Ready(NamedTuple):
+    """A warm way to sample: the start of its row, seconds of its first call, its measurement."""
+
+    row: dict[str, Any]
+    first: float
+    once: Callable[[], float]
+
+
+def _ready(spec: str, solver: str, most: int, at: Any) -> _Ready:
+    """Compiled, of the most steps that `most` evaluations allow."""
     if Architecture.parse(spec).per_level:
         raise Skip("one network a level: each evaluation is one of the network without per_level")
     shape, num, batch = at["shape"], at["num"], at["batch"]
     steps = steps_for(solver, most)
-    denoiser, nfe = _denoiser(spec, shape, at["train"]), SOLVERS[solver].nfe(steps)
+    denoiser = _denoiser(spec, shape, at["train"])
     draw = lambda: jdiff.sample(
         denoiser, jax.random.key(0), num, sigmas=noise.karras(steps), solver=solver,
         batch_size=batch,
     )  # fmt: skip
     with hardware.program_memory() as memory:
         first = timing.seconds(draw)
-    seconds = [timing.seconds(draw) for _ in range(at["rounds"])]
-    times = timing.spread(seconds)
     row: dict[str, Any] = {
         **{"architecture": spec, "image_shape": list(shape), "solver": solver, "steps": steps},
-        **{"nfe": nfe, "num_samples": num, "batch": batch, "seconds": {"jdiff": times}},
-        "images_per_s": timing.spread([num / t for t in seconds]),
-        "evaluations_per_s": num * nfe / times["p50"],
-        # Of all that a first call does beyond a later one.
-        **{"compile_seconds": max(0.0, first - times["p50"]), "compiled": "all", **memory},
+        **{"nfe": SOLVERS[solver].nfe(steps), "num_samples": num, "batch": batch, **memory},
     }
     if not Architecture.parse(spec).closed_form:
         network = denoiser.module
-        flops = networks.flops_per_image(network, shape)
-        dtype = getattr(network, "dtype", "float32")
-        row |= hardware.share_of_peak(flops * row["evaluations_per_s"], dtype, peak)
+        row |= {
+            "dtype": getattr(network, "dtype", "float32"),
+            "num_params": networks.num_params(network, shape),
+            "flops_per_image": networks.flops_per_image(network, shape),
+        }
+    return _Ready(row, first, timing.steady(draw))
+
+
+def _rows(
+    ways: dict[str, Callable[[], _Ready]], rounds: int, peak: dict[str, float]
+) -> list[dict[str, Any]]:
+    """A row a way, measured in turns; and one of each that fails, which stops no other."""
+    if len(ways) == 1:  # its failure is the case's
+        ready, lost = {name: make() for name, make in ways.items()}, []
+    else:
+        ready, lost = suite.each(ways)
+    found = timing.in_turns({name: way.once for name, way in ready.items()}, rounds)
+    return [_row(name, ready[name], found[name], peak) for name in ready] + lost
+
+
+def _row(part: str, way: _Ready, seconds: list[float], peak: dict[str, float]) -> dict[str, Any]:
+    times, num = timing.spread(seconds), way.row["num_samples"]
+    row: dict[str, Any] = {
+        **({"part": part} if part else {}),
+        **way.row,
+        **{"seconds": {"jdiff": times}, "images_per_s": timing.spread([num / t for t in seconds])},
+        "evaluations_per_s": num * way.row["nfe"] / times["p50"],
+        # Of all that a first call does beyond a later one.
+        **{"compile_seconds": max(0.0, way.first - times["p50"]), "compiled": "all"},
+    }
+    if "flops_per_image" in row:
+        done = row["flops_per_image"] * row["evaluations_per_s"]
+        row |= hardware.share_of_peak(done, row["dtype"], peak)
     return row
 
 
-def _sweep(spec: str, nfes: tuple, row: Any) -> list[dict[str, Any]]:
-    rows = [{"part": f"{nfe} NFE", **row(spec, "ddim", nfe)} for nfe in nfes]
-    seconds = [found["seconds"]["jdiff"]["p50"] for found in rows]
-    return [*rows, {"part": "seconds against NFE", **timing.exponent(nfes, seconds)}]
+def _with_exponent(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    told = [row for row in rows if "nfe" in row]
+    seconds = [row["seconds"]["jdiff"]["p50"] for row in told]
+    return [*rows, *timing.exponents("NFE", [row["nfe"] for row in told], {"seconds": seconds})]
 
 
 def _host_loop(spec: str, steps: int, at: Any) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from typing import Any
 
 import jax
 
-from benchmarks import record
+from benchmarks import hardware, record
 from jdiff import parallel
+
+PEAK = "matmul peak"  # the case that tells it
 
 
 class Skip(Exception):
@@ -46,9 +48,7 @@ class Case:
     run: Callable[[], dict[str, Any] | list[dict[str, Any]]]
 
 
-def run(
-    suite: str, size: str, cases: Sequence[Case], settings: dict[str, Any], out: Path | None = None
-) -> Path:
+def run(suite: str, size: str, cases: Sequence[Case], settings: dict[str, Any], out: Path) -> Path:
     """Runs what an earlier, killed call has not done yet; returns the path of the results.
 
     Args:
@@ -56,14 +56,16 @@ def run(
       size: smoke, cpu, accelerator or pod.
       cases: what to do.
       settings: what else the rows depend on: a partial file of other settings is begun anew.
-      out: the file; None is results/DEVICE-SUITE-SIZE.json.
+      out: the file.
     """
-    path = record.path(suite, size) if out is None else out
-    partial = partial_of(path)
+    partial = partial_of(out)
     head = record.head(suite, size, settings)
     mine = _kept(partial, head) if parallel.is_writer() else []
     rows = json.loads(parallel.same_text_everywhere(json.dumps(mine)))
     done = {row["case"] for row in rows}
+    for row in rows:
+        if row["case"] == PEAK:
+            hardware.keep_peak(size, row["flops_per_s"])
     say = parallel.teller()
     write = lambda file: parallel.on_writer(lambda: record.write(file, {**head, "rows": rows}))
     for number, case in enumerate(cases, 1):
@@ -74,8 +76,8 @@ def run(
         say(title)
         rows += _made(case)
         write(partial)
-    write(path)
-    return path
+    write(out)
+    return out
 
 
 def partial_of(path: Path) -> Path:
@@ -88,6 +90,34 @@ def without_folders(text: str) -> str:
     return re.sub(r"(?:/[^\s/\"':|]+)+/", "", text)
 
 
+def peak(size: str) -> Case:
+    """The first case of a suite whose other cases tell a share of the peak."""
+    return Case(PEAK, lambda: {"flops_per_s": hardware.matmul_peak(size)})
+
+
+def each(works: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What each part of a case gives, and the rows of those that fail: they stop no other."""
+    found, lost = {}, []
+    for part, work in works.items():
+        try:
+            found[part] = work()
+        except Skip as reason:
+            lost.append({"part": part, **_skipped(reason)})
+        except Exception as error:
+            lost.append({"part": part, **_failed(error)})
+    return found, lost
+
+
+def _skipped(reason: Skip) -> dict[str, Any]:
+    return {"status": "skipped", "reason": without_folders(str(reason))}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """Called where it is handled: a failure is a result, and where it came from is printed."""
+    traceback.print_exc()
+    return {"status": "failed", "error": without_folders(f"{type(error).__name__}: {error}")}
+
+
 def _made(case: Case) -> list[dict[str, Any]]:
     """The rows of a case, whatever happens in it."""
     started = time.perf_counter()
@@ -96,11 +126,9 @@ def _made(case: Case) -> list[dict[str, Any]]:
         rows = [{"status": "ok", **row} for row in (found if isinstance(found, list) else [found])]
         json.dumps(rows, allow_nan=False)  # a row that cannot be kept is a failure of its case
     except Skip as reason:
-        rows = [{"status": "skipped", "reason": without_folders(str(reason))}]
-    except Exception as error:  # a case's failure is a result; the others go on
-        traceback.print_exc()
-        said = without_folders(f"{type(error).__name__}: {error}")
-        rows = [{"status": "failed", "error": said}]
+        rows = [_skipped(reason)]
+    except Exception as error:
+        rows = [_failed(error)]
     spent = time.perf_counter() - started
     return [{"case": case.name, **row, "took_seconds": spent} for row in rows]
 

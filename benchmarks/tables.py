@@ -13,8 +13,9 @@ def of(result: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     rows = [row for row in result["rows"] if row["status"] == "ok"]
     made = []
     if result["suite"] == "frontier":
-        for data in dict.fromkeys(row["data"] for row in rows):
-            made += _frontier(data, [row for row in rows if row["data"] == data])
+        of_data = [row for row in rows if "data" in row]
+        for data in dict.fromkeys(row["data"] for row in of_data):
+            made += _frontier(data, [row for row in of_data if row["data"] == data])
     for title, wanted in _MEASURED.items():
         chosen = [row for row in rows if wanted in row and "architecture" in row]
         if chosen and result["suite"] != "frontier":
@@ -98,6 +99,11 @@ def spell_range(found: dict[str, float] | None) -> str:
     return f"{spell(found['mean'])} ({spell(found['low'])} - {spell(found['high'])})"
 
 
+def spell_verdicts(verdicts: dict[str, int]) -> str:
+    """Each verdict with the number of its runs."""
+    return ", ".join(f"{word} {n}" for word, n in verdicts.items())
+
+
 _MEASURED = {"training": "step_seconds", "sampling": "nfe"}
 
 
@@ -167,8 +173,10 @@ def _frontier(data: str, rows: list[dict[str, Any]]) -> list[tuple[str, list[str
     images = ", ".join(f"{n:,}" for n in sorted({row["num_train"] for row in rows}))
     head = ["architecture", "verdict", "memorized", "control", "novelty", "realism", "Fréchet",
             "control", "agreement with optimal", "train images/s", "samples/s"]  # fmt: skip
-    verdict = lambda row: ", ".join(f"{word} {n}" for word, n in row["verdicts"].items())
-    said = [[row["part"], verdict(row), *(spell_range(row[c]) for c in _SAID)] for row in rows]
+    said = [
+        [row["part"], spell_verdicts(row["verdicts"]), *(spell_range(row[c]) for c in _SAID)]
+        for row in rows
+    ]
     costs = [
         [
             row["part"],
@@ -198,13 +206,18 @@ BESIDE = ["what", "ratio of seconds", "median (p10 - p90)", "asked"]
 
 def beside(result: dict[str, Any], row: dict[str, Any], ratio: dict[str, Any]) -> list[str]:
     """A line of a table of ratios."""
-    wanted = asked.of(result, row, "ratio", ratio["p50"])
+    wanted = asked.of(result, row, "ratio", ratio["p50"], spread=ratio)
     return [name(row), ratio["of"], spell_spread(ratio), wanted]
 
 
-def work(row: dict[str, Any]) -> str:
-    """The other's parameters and FLOPs an image, each with how many times jdiff's they are."""
+def work(result: dict[str, Any], row: dict[str, Any]) -> str:
+    """The other's parameters and FLOPs an image, each with how many times jdiff's they are.
+
+    Of measures, which have neither, where the other ran if jdiff had an accelerator.
+    """
     said = []
+    if result["suite"] == "metrics" and "CPU" not in result["device"]:
+        said.append("on the host's CPU")
     for key, word in (("num_params", "parameters"), ("flops_per_image", "FLOPs")):
         mine, other = row.get(key), row.get(f"peer_{key}")
         if mine is not None and other is not None:

@@ -1,9 +1,10 @@
 """Wall time: what is timed is warm, waited for, repeated, and told as p10, p50, p90.
 
-Machines drift, so of two ways of doing one thing what is quoted is the ratio of neighbours in time:
+Machines drift, so of two ways of doing one thing what is quoted is the ratio of the same round:
 they are run in turns, A B B A ..., in one process or by two processes of which one waits.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +13,32 @@ import jax
 import numpy as np
 
 LEAST_ROUNDS = 3
+LEAST_SECONDS = 0.05  # of a measurement: shorter work is done several times in a row
 NOISY = 1.5  # p90 / p10 beyond which a row says that it is noise as much as result
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall seconds of one call, until the arrays that it returns are there."""
+def seconds(work: Callable[[], Any], calls: int = 1) -> float:
+    """Wall seconds a call, of `calls` in a row, until the arrays that they return are there.
+
+    An accelerator is given them all and waited for once, as programs do that keep it busy. A CPU is
+    waited for after each: it may run calls that do not need each other side by side.
+    """
+    each = jax.default_backend() == "cpu"
+    found = None
     started = time.perf_counter()
+    for _ in range(calls):
+        found = work()
+        if each:
+            jax.block_until_ready(found)
+    jax.block_until_ready(found)
+    return (time.perf_counter() - started) / calls
+
+
+def steady(work: Callable[[], Any]) -> Callable[[], float]:
+    """A measurement of warm `work`: seconds a call, of as many as fill `LEAST_SECONDS`."""
     jax.block_until_ready(work())
-    return time.perf_counter() - started
+    calls = max(1, math.ceil(LEAST_SECONDS / seconds(work)))
+    return lambda: seconds(work, calls)
 
 
 def spread(values: Any) -> dict[str, Any]:
@@ -35,9 +54,18 @@ def spread(values: Any) -> dict[str, Any]:
 
 
 def measure(work: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """The spread of the seconds of `work`, after one call that is not counted."""
-    jax.block_until_ready(work())
-    return spread([seconds(work) for _ in range(rounds)])
+    """The spread of the seconds of `work`, after calls that are not counted."""
+    once = steady(work)
+    return spread([once() for _ in range(rounds)])
+
+
+def in_turns(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each of several measurements finds in each round; every second goes backwards."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        for name in works if number % 2 == 0 else reversed(works):
+            found[name].append(works[name]())
+    return found
 
 
 def turns(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
@@ -45,20 +73,17 @@ def turns(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
 
     Args:
       works: name -> a function that does the work and returns its seconds; warm already.
-      rounds: how often each; every second round goes backwards.
+      rounds: how often each, as `in_turns` has them.
 
     Returns:
       {"seconds": {name: spread}, "ratio": spread with "of": "first / second"} and, of more than
       two, "ratio" a list of the first over each other.
     """
-    names = list(works)
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names if number % 2 == 0 else reversed(names):
-            found[name].append(works[name]())
+    found = in_turns(works, rounds)
+    first, *others = works
     ratios = [
-        {"of": f"{names[0]} / {other}", **spread(np.divide(found[names[0]], found[other]))}
-        for other in names[1:]
+        {"of": f"{first} / {other}", **spread(np.divide(found[first], found[other]))}
+        for other in others
     ]
     return {
         "seconds": {name: spread(values) for name, values in found.items()},
@@ -67,10 +92,8 @@ def turns(works: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
 
 
 def compare(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
-    """`turns` of functions whose wall time counts, after one call each that does not."""
-    for work in works.values():
-        jax.block_until_ready(work())
-    return turns({n: lambda work=work: seconds(work) for n, work in works.items()}, rounds)
+    """`turns` of functions whose wall time counts, after calls of each that do not."""
+    return turns({name: steady(work) for name, work in works.items()}, rounds)
 
 
 def exponent(sizes: Any, values: Any) -> dict[str, Any]:
@@ -97,7 +120,10 @@ def exponent(sizes: Any, values: Any) -> dict[str, Any]:
 def exponents(over: str, sizes: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
     """A row an exponent, "WORD against OVER", of values that were told at every size.
 
-    Memory is not told everywhere (None), nor are kilobytes beyond what a process had (0).
+    Memory is not told everywhere (None), nor are kilobytes beyond what a process had (0). Of one
+    size, or none, there is no exponent.
     """
+    if len(set(sizes)) < 2:
+        return []
     told = {word: v for word, v in values.items() if all(one is not None and one > 0 for one in v)}
     return [{"part": f"{word} against {over}", **exponent(sizes, v)} for word, v in told.items()]

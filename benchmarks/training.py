@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 import jdiff
-from benchmarks import bare, hardware, peers, record, timing, transcription
+from benchmarks import bare, hardware, peers, record, suite, timing, transcription
 from benchmarks.suite import Case, Skip, device_for_two
 from jdiff import networks, parallel
-from jdiff.study import Architecture
+from jdiff.study import Architecture, cost
 
 UNETS = ("unet:width=32,levels=3", "unet:width=32,levels=3,dtype=bfloat16")
 SMALL = (
@@ -29,13 +29,17 @@ SMALL = (
     "bottleneck_mlp",
 )
 SWEEP = "unet:width={},levels=3"
-# (peer, variant): the closest also as its experts would set it.
+# (peer, variant): the closest also as its experts would set it, those on jax also with the compiler
+# option that jdiff has.
 PEERS = (
     ("diffusers_unet", "default"),
     ("diffusers_unet", "tuned"),
+    ("diffusers_unet", "compiled"),
     ("denoising_diffusion_pytorch_unet", "default"),
     ("hackable_diffusion_unet", "default"),
+    ("hackable_diffusion_unet", "tuned"),
     ("dewml_unet", "default"),
+    ("dewml_unet", "tuned"),
 )
 JAX_PEERS = ("hackable_diffusion_unet", "dewml_unet", "jdiff_unet")
 BOTH = ("train", "forward")
@@ -109,7 +113,7 @@ def cases(size: str, options: Any) -> list[Case]:
         architecture = Architecture.parse(spec)
         if not architecture.closed_form:
             architecture.network(shape)  # whose options are checked when it is made
-    peak = lambda: hardware.matmul_peak(size)
+    peak = functools.partial(hardware.matmul_peak, size)
     # A program is compiled once and its row is one: the sweeps share their corner.
     train = functools.cache(
         lambda spec, shape: _train(spec, shape, batch, at["steps"], at["rounds"], peak())
@@ -117,7 +121,7 @@ def cases(size: str, options: Any) -> list[Case]:
     match = Match(
         at["peer_shape"], at["peer_batch"], at["channels"], at["peer_steps"], at["rounds"]
     )
-    made = [Case("matmul peak", lambda: {"flops_per_s": peak()})]
+    made = [suite.peak(size)]
     made += [Case(f"train {spec}", functools.partial(train, spec, shape)) for spec in chosen]
     made.append(Case("bare step over loop", lambda: _loop(match)))
     if options.architectures:
@@ -171,7 +175,7 @@ def _train(
         **{"architecture": spec, "image_shape": list(shape), "batch": batch, "dtype": dtype},
         **{"num_params": networks.num_params(network, shape), "flops_per_image": flops},
         **{"images_per_s": rates, "step_seconds": batch / rates["p50"]},
-        **hardware.share_of_peak(3 * flops * rates["p50"], dtype, peak),
+        **hardware.share_of_peak(cost.FORWARDS_A_STEP * flops * rates["p50"], dtype, peak),
         **{"compile_seconds": compile_seconds, "compiled": "the step"},
         **memory,
     }
@@ -241,7 +245,7 @@ def _transcription(match: Match, work: str) -> dict[str, Any]:
         **match.about,
         "peer_num_params": networks.num_params(direct, match.shape),
         "peer_flops_per_image": networks.flops_per_image(direct, match.shape),
-        "peer_about": "library layers: nn.Conv, nn.GroupNorm, repeated pixels",
+        "peer_about": "library layers: nn.Conv, nn.GroupNorm, repeated pixels; plain jax.jit",
         **timing.turns(ways, match.rounds),
     }
 
@@ -293,15 +297,20 @@ def _of_peer(other: peers.Peer) -> dict[str, Any]:
 
 def _widths(sweep: str, widths: tuple, shape: tuple, train: Any) -> list[dict[str, Any]]:
     """One network at several widths: seconds a step against the width."""
-    specs = [sweep.format(width) for width in widths]
-    rows = [{"part": spec, **train(spec, shape)} for spec in specs]
-    seconds = [row["step_seconds"] for row in rows]
-    return [*rows, {"part": "seconds against width", **timing.exponent(widths, seconds)}]
+    sizes = {sweep.format(width): (width, (sweep.format(width), shape)) for width in widths}
+    return _swept(sizes, "width", train)
 
 
 def _sides(spec: str, sides: tuple, channels: int, train: Any) -> list[dict[str, Any]]:
     """One network at several resolutions: seconds a step against the number of pixels."""
-    rows = [{"part": f"{s} x {s}", **train(spec, (s, s, channels))} for s in sides]
-    seconds = [row["step_seconds"] for row in rows]
-    fit = timing.exponent([side**2 for side in sides], seconds)
-    return [*rows, {"part": f"seconds against pixels, {spec}", **fit}]
+    sizes = {f"{s} x {s}": (s**2, (spec, (s, s, channels))) for s in sides}
+    return _swept(sizes, f"pixels, {spec}", train)
+
+
+def _swept(sizes: dict[str, Any], over: str, train: Any) -> list[dict[str, Any]]:
+    """A row a size, {part: (size, what `train` takes)}, and how seconds a step grow with it."""
+    works = {part: functools.partial(train, *given) for part, (_, given) in sizes.items()}
+    found, lost = suite.each(works)
+    seconds = {"seconds": [row["step_seconds"] for row in found.values()]}
+    fits = timing.exponents(over, [sizes[part][0] for part in found], seconds)
+    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]

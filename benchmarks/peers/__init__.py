@@ -13,10 +13,12 @@ ARGUMENTS are a JSON object:
     layers_per_block  residual blocks a resolution on the way down
     work              "train": the loss of benchmarks/bare.py, its gradient, an AdamW update;
                       "forward": the network alone, no gradient
-    variant           "default", what its users get; "tuned", what its experts would set
+    variant           "default", what its users get; "tuned", what its experts would set; and, of
+                      torch, "compiled", the same by torch.compile
     threads           of the CPU; null leaves it to the library
 
-Everything is float32, on the GPU that the library sees or else on the CPU. Torch's threads wait for
+All arrays are float32, on the GPU that the library sees or else on the CPU; a GPU multiplies them
+as the library has it by default, and tuned as fast as jax does (tf32). Torch's threads wait for
 each other by spinning: on a CPU that other programs use as well its two threads are many times
 slower than one, so that ratios from a busy machine flatter jdiff.
 """
@@ -134,7 +136,7 @@ class Peer:
         return seconds
 
     def _start(self, python: str) -> None:
-        tuned = self._arguments.get("variant") == "tuned"
+        tuned = self._arguments.get("variant") in ("tuned", "compiled")
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
         try:
             self._process = subprocess.Popen(

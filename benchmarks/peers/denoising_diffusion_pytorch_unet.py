@@ -34,6 +34,6 @@ if __name__ == "__main__":
     run(
         make,
         "denoising-diffusion-pytorch",
-        "Unet with its attention replaced by zero, eager (no torch.compile): two blocks a level "
-        "and one more at the end, RMS norms, a 7x7 first convolution",
+        "Unet with its attention replaced by zero: two blocks a level and one more at the end, RMS "
+        "norms, a 7x7 first convolution",
     )

@@ -32,6 +32,5 @@ if __name__ == "__main__":
     run(
         make,
         "diffusers",
-        "UNet2DModel without attention, eager (no torch.compile): the layers of jdiff's UNet, 8 "
-        "groups in all group norms",
+        "UNet2DModel without attention: the layers of jdiff's UNet, 8 groups in all group norms",
     )

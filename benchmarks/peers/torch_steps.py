@@ -1,11 +1,12 @@
 """Steps of a torch network, as benchmarks/bare.py takes them of a linen one.
 
 "default" is what a script gets that sets nothing; "tuned" has channels_last images, AdamW as one
-fused call, cuDNN's search for the fastest convolutions, and memory kept by the allocator
-(KEEP_MEMORY, from the parent). Nothing is compiled by torch.compile.
+fused call, cuDNN's search for the fastest convolutions, on a GPU products of tf32, and memory kept
+by the allocator (KEEP_MEMORY, from the parent); "compiled" is tuned, the network by torch.compile.
 """
 
 import importlib.metadata
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,11 @@ import numpy as np
 from worker import Steps, choice, serve
 
 DEVIATION = 0.5
+_ABOUT = {
+    "default": "eager",
+    "tuned": "eager, channels_last, fused AdamW, memory kept",
+    "compiled": "by torch.compile, channels_last, fused AdamW, memory kept",
+}
 
 
 def run(make: Callable[[dict[str, Any]], tuple[Any, Any]], package: str, about: str) -> None:
@@ -36,13 +42,18 @@ def _build(
     )
 
     train = choice(arguments, "work", ("train", "forward")) == "train"
-    tuned = choice(arguments, "variant", ("default", "tuned")) == "tuned"
+    variant = choice(arguments, "variant", ("default", "tuned", "compiled"))
+    tuned = variant != "default"
+    if variant == "compiled" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise ImportError("torch.compile needs a C++ compiler: c++, g++ or clang++")
     if arguments["threads"] is not None:
         torch.set_num_threads(arguments["threads"])
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = tuned
+    if tuned and cuda:
+        torch.set_float32_matmul_precision("high")
     layout = torch.channels_last if tuned else torch.contiguous_format
 
     module, network = make(arguments)
@@ -78,6 +89,8 @@ def _build(
         found = network(y[:1], c_noise[:1])
     if found.shape != y[:1].shape:
         raise ValueError(f"the network maps {tuple(y[:1].shape)} to {tuple(found.shape)}.")
+    if variant == "compiled":  # after the count, which sees no compiled layers
+        network = torch.compile(network)
     step()
 
     def steps(count: int) -> float:
@@ -95,7 +108,7 @@ def _build(
         "flops_per_image": flops.get_total_flops(),
         "device": torch.cuda.get_device_name() if cuda else cpu,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", package)},
-        "about": about,
+        "about": f"{about}; {_ABOUT[variant]}",
     }, steps
 
 

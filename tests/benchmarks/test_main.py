@@ -6,7 +6,7 @@ import re
 import pytest
 
 from benchmarks import __main__ as cli
-from benchmarks import record
+from benchmarks import complete, record
 from jdiff.study import row as study_row
 
 SIZES = ("smoke", "cpu", "accelerator", "pod")
@@ -71,7 +71,7 @@ def test_architectures_are_those_asked_for():
 
 def test_settings_of_ones_own_do_not_replace_the_published_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path / "published")
-    rows = lambda size, options: [cli.suite.Case("a", lambda: {})]
+    rows = lambda size, options: [cli.suite.Case("a", lambda: {"seconds": {}})]
     monkeypatch.setattr(cli, "SUITES", dict.fromkeys(cli.SUITES, rows))
     work = ["--work", str(tmp_path / "work")]
     assert cli.main(["metrics", "training", *work, "--architectures", "linear"]) == 0
@@ -88,7 +88,9 @@ def test_settings_of_ones_own_do_not_replace_the_published_results(tmp_path, mon
 
 def test_results_of_another_device_are_not_written_over(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setitem(cli.SUITES, "metrics", lambda *_: [cli.suite.Case("a", lambda: {})])
+    monkeypatch.setitem(
+        cli.SUITES, "metrics", lambda *_: [cli.suite.Case("a", lambda: {"seconds": {}})]
+    )
     there = record.path("metrics", "smoke", tmp_path)
     other = record.head("metrics", "smoke", {}) | {"device": "1 x CPU (another, 2 cores)"}
     record.write(there, {**other, "rows": []})
@@ -105,12 +107,17 @@ def test_results_of_another_device_are_not_written_over(tmp_path, monkeypatch, c
         assert [row["case"] for row in record.read(there)["rows"]] == ["a"]
 
 
+def by_architecture(out) -> dict[str, dict]:
+    """The rows of a frontier but that of the peak."""
+    return {row["architecture"]: row for row in record.read(out)["rows"] if "architecture" in row}
+
+
 def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
     """End to end: the optimal denoiser memorizes, an untrained network does not."""
     out = tmp_path / "frontier.json"
     args = ["frontier", "--out", str(out), "--work", str(tmp_path), "--budget", "steps:2"]
     assert cli.main([*args, "--architectures", "optimal", "mlp:width=8,depth=1"]) == 0
-    rows = {row["architecture"]: row for row in record.read(out)["rows"]}
+    rows = by_architecture(out)
     optimal, mlp = rows["optimal"], rows["mlp:width=8,depth=1"]
     # Exact copies, as float32 has them.
     assert optimal["memorized_fraction"]["mean"] == 1
@@ -130,7 +137,7 @@ def test_the_frontier_says_copies_of_copies(tmp_path, capsys):
     assert "memorizes 1" in capsys.readouterr().out
     # Asked again, it is measured again.
     assert cli.main([*args, "--architectures", "optimal", "mlp:width=8,depth=1"]) == 0
-    again = {row["architecture"]: row for row in record.read(out)["rows"]}
+    again = by_architecture(out)
     assert again["optimal"]["sample_images_per_s"] != optimal["sample_images_per_s"]
     assert again["optimal"]["frechet_distance"] == optimal["frechet_distance"]
 
@@ -155,7 +162,7 @@ def test_a_killed_frontier_goes_on_from_its_rows(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("frontier-digits-smoke-*.unfinished"))) == 1
     assert cli.main(args) == 0
     assert len(made) == 3  # linear, the network that was killed, that network again
-    assert {row["architecture"] for row in record.read(out)["rows"]} == set(args[-2:])
+    assert set(by_architecture(out)) == set(args[-2:])
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -171,7 +178,7 @@ def test_an_architecture_with_a_failed_seed_is_a_failed_row(tmp_path, monkeypatc
     monkeypatch.setattr(study_row, "make", fail)
     args = ["frontier", "--out", str(out), "--work", str(tmp_path), "--budget", "steps:2"]
     assert cli.main([*args, "--architectures", "linear", "mlp:width=8,depth=1"]) == 1
-    rows = {row["architecture"]: row for row in record.read(out)["rows"]}
+    rows = by_architecture(out)
     assert rows["linear"]["status"] == "ok"
     mlp = rows["mlp:width=8,depth=1"]
     assert mlp["status"] == "failed"
@@ -179,24 +186,32 @@ def test_an_architecture_with_a_failed_seed_is_a_failed_row(tmp_path, monkeypatc
     assert "verdicts" not in mlp
 
 
-WANTED = {
-    "training": ("images_per_s", "mfu", "model_flops_per_s", "compile_seconds", "peak_mb"),
-    "sampling": ("images_per_s", "nfe", "evaluations_per_s", "compile_seconds", "peak_mb"),
-    "frontier": (
-        *("memorized_fraction", "novelty", "realism", "verdicts", "agreement_with_optimal"),
-        *("sample_images_per_s", "seeds", "frechet_distance"),
-    ),
-}
-
-
 @pytest.mark.parametrize("name", ["sampling", "frontier"])
 def test_rows_are_complete(name, tmp_path):
-    """Every row of an architecture has what its suite says; so has training, in .ci/run."""
+    """Every row of an architecture has what its suite says; those of all suites, in .ci/run."""
     out = tmp_path / "found.json"
     args = [name, "--out", str(out), "--work", str(tmp_path), "--architectures", "linear"]
     assert cli.main(args) == 0
     found = record.read(out)["rows"]
+    assert found[0]["case"] == "matmul peak"
     rows = [row for row in found if "architecture" in row and "ratio" not in row]
     assert rows
     for row in rows:
-        assert set(WANTED[name]) <= set(row)
+        assert set(complete.OF_ARCHITECTURES[name]) <= set(row)
+
+
+def test_a_row_that_lacks_something_ends_a_run_with_1(tmp_path, monkeypatch, capsys):
+    rows = [
+        {"part": "whole", "seconds": {}},
+        {"part": "no answer", "queries": 3},
+        {"part": "half", "architecture": "mlp", "images_per_s": {}, "compile_seconds": 1.0},
+        {"part": "failed", "status": "failed", "error": "broke"},
+    ]
+    monkeypatch.setitem(cli.SUITES, "training", lambda *_: [cli.suite.Case("a", lambda: rows)])
+    assert cli.main(["training", "--out", str(tmp_path / "found.json")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == [
+        "benchmarks: training: a: no answer lacks an answer.",
+        "benchmarks: training: a: half lacks step_seconds, model_flops_per_s, mfu, num_params, "
+        "flops_per_image, peak_mb.",
+    ]

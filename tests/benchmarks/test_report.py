@@ -252,6 +252,35 @@ def test_numbers_that_are_no_times_are_compared_too():
     assert compare.between(of(weight_error=0.0), of(weight_error=1e-4))[1] == 1
 
 
+def test_another_work_compares_with_nothing_and_flags_are_told(training):
+    other = copy.deepcopy(training)
+    other["rows"][0] |= {"batch": 8, "ratio": ratio(0.1, 0.2, 0.3)}
+    name = "diffusers_unet default, train"
+    assert compare.between(training, other) == (
+        [
+            f"no match {name}, whose work is another: batch 4 -> 8",
+            "0 of 0 numbers within the noise.",
+        ],
+        0,
+    )
+    old = training | {"flags": ""}
+    lines, _ = compare.between(old, training | {"flags": "NPROC=1", "commit": "abc"})
+    assert lines[:2] == [f"commit   {training['commit']} -> abc", "flags     -> NPROC=1"]
+
+
+def test_what_a_frontier_finds_otherwise_is_told(frontier):
+    other = copy.deepcopy(frontier)
+    other["rows"][1] |= {"realism": of_seeds(0.5), "verdicts": {"unrealistic": 3}}
+    other["rows"][1]["novelty"] = of_seeds(1.015)  # within the ranges
+    lines, count = compare.between(frontier, other)
+    assert count == 0
+    assert lines[:2] == [
+        "finds    digits: unet:width=16, realism 0.9 (0.89 - 0.91) -> 0.5 (0.49 - 0.51)",
+        "finds    digits: unet:width=16, verdict creates 2, mixed 1 -> unrealistic 3",
+    ]
+    assert len(lines) == 3
+
+
 def test_a_skipped_row_is_named_and_is_no_regression(training):
     lost = {"case": "diffusers_unet default, train", "status": "skipped", "reason": "no torch"}
     lines, count = compare.between(training, result("training", [lost, training["rows"][1]]))
@@ -264,6 +293,18 @@ def test_a_skipped_row_is_named_and_is_no_regression(training):
     assert (count, lines[0]) == (0, "skipped  sweep: a: why")
     lines, count = compare.between(result("training", parts), whole("failed", error="broke"))
     assert (count, lines[-1]) == (1, "fails now sweep: broke")
+
+
+def test_where_peers_of_measures_ran_is_said():
+    """Beside an accelerator they have its host's CPU."""
+    row = {
+        **{"case": "prdc", "seconds": {"prdc package": timed(1, 2, 3), "jdiff": timed(1, 2, 3)}},
+        "ratio": ratio(1.0, 1.0, 1.0) | {"of": "prdc package / jdiff"},
+    }
+    on_cpu = result("metrics", [row])
+    assert "on the host's CPU" not in report.part([on_cpu])
+    on_gpu = report.part([on_cpu | {"device": "1 x NVIDIA H200"}])
+    assert "| on the host's CPU | NVIDIA H200 |" in on_gpu
 
 
 def test_how_fast_the_machine_was_is_said():
@@ -294,6 +335,9 @@ def test_what_was_asked_stands_beside_it(training):
     # 1.05 times the bare step is what was asked for, 1.06 times is not.
     assert asked.of(accelerator, loop, "ratio", 1 / 1.049) == "at least 0.952: reached"
     assert asked.of(accelerator, loop, "ratio", 1 / 1.06) == "at least 0.952: missed"
+    around = {"p10": 0.94, "p90": 0.96}
+    said = asked.of(accelerator, loop, "ratio", 0.95, spread=around)
+    assert said == "at least 0.952: missed, within the noise"
     measures = {
         **{"case": "all measures", "all_seconds": 61.0},
         "not_taken": {"agreements": "it needs a noise"},

@@ -1,11 +1,12 @@
 """Suites keep whole rows, go on after a kill, report failures; timings are what they say."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks import record, suite, timing
+from benchmarks import hardware, record, suite, timing
 from benchmarks.suite import Case, Skip
 
 
@@ -89,6 +90,42 @@ def test_a_row_that_cannot_be_kept_is_a_failure_of_its_case(out):
     assert "JSON" in rows[0]["error"]
 
 
+def test_a_part_that_fails_stops_no_other(out):
+    def fail() -> dict:
+        raise OSError("no /home/somebody/x")
+
+    def skip() -> dict:
+        raise Skip("not here")
+
+    def case() -> list[dict]:
+        found, lost = suite.each({"a": fail, "b": lambda: {"value": 1}, "c": skip})
+        assert found == {"b": {"value": 1}}
+        return [{"part": part, **row} for part, row in found.items()] + lost
+
+    rows = rows_of(suite.run("metrics", "smoke", [Case("sizes", case)], {}, out))
+    told = [(row["part"], row["status"], row.get("error", row.get("reason"))) for row in rows]
+    assert told == [
+        *(("b", "ok", None), ("a", "failed", "OSError: no x"), ("c", "skipped", "not here"))
+    ]
+
+
+def test_all_shares_of_a_run_are_of_one_peak(out, monkeypatch):
+    """Of a run that was killed too: what it measured first is not measured again."""
+    monkeypatch.setattr(hardware, "_peaks", {})
+    measured = iter([{"float32": 2.0}, {"float32": 5.0}])
+    monkeypatch.setattr(hardware, "_measured_peak", lambda size: next(measured))
+
+    def kill() -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("metrics", "smoke", [suite.peak("smoke"), Case("a", kill)], {}, out)
+    monkeypatch.setattr(hardware, "_peaks", {})  # another process
+    cases = [suite.peak("smoke"), Case("a", lambda: {"peak": hardware.matmul_peak("smoke")})]
+    peak, row = rows_of(suite.run("metrics", "smoke", cases, {}, out))
+    assert peak["flops_per_s"] == row["peak"] == {"float32": 2.0}
+
+
 def test_folders_are_not_published(out):
     def fail() -> dict:
         raise OSError("no /home/somebody/data/x.npz")
@@ -152,8 +189,10 @@ def test_the_command_does_not_tell_folders(monkeypatch):
     given = ["frontier", "--data-dir", "/a/b", "--out=/c/d", "--size", "cpu", "--work", "/e"]
     monkeypatch.setattr(record, "arguments", given)
     assert record.head("frontier", "cpu", {})["command"] == (
-        "python -m benchmarks frontier --size cpu"
+        "python -m benchmarks frontier --data-dir DIR --size cpu"
     )
+    monkeypatch.setattr(record, "arguments", ["frontier", "--data-dir=/a/b"])
+    assert record.head("frontier", "cpu", {})["command"].endswith("frontier --data-dir DIR")
 
 
 def test_spreads_and_turns():
@@ -177,6 +216,19 @@ def test_spreads_and_turns():
     assert order == ["other", "ours", "ours", "other", "other", "ours"]
     assert found["ratio"]["of"] == "other / ours"
     assert found["ratio"]["p50"] == 1.5
+
+
+def test_short_work_is_done_until_it_can_be_timed():
+    calls = []
+    once = timing.steady(lambda: calls.append(time.sleep(0.004)))
+    assert len(calls) == 2  # that which may compile, and one that says how long it takes
+    per_call = once()
+    # No call sleeps less than 4 ms, so 50 ms are at most 13 calls.
+    assert 1 < len(calls) - 2 <= 13
+    assert per_call >= 0.004
+    calls.clear()
+    assert timing.steady(lambda: calls.append(time.sleep(0.06)))() >= 0.06
+    assert len(calls) == 3
 
 
 def test_exponents_are_those_of_a_power_law():
