@@ -13,14 +13,16 @@ class Asked(NamedTuple):
     limit: float
     on_any_device: bool = False
 
-    def said(self, value: float, spread: dict[str, Any] | None = None) -> str:
-        """For example "at least 2: reached", and whether the spread holds the limit too."""
-        word = "least" if self.least else "most"
-        reached = value >= self.limit if self.least else value <= self.limit
+    def __str__(self) -> str:
+        """For example "at least 2"."""
         limit = f"{self.limit:,.0f}" if self.limit >= 1000 else f"{self.limit:.3g}"
+        return f"at {'least' if self.least else 'most'} {limit}"
+
+    def answer(self, value: float, spread: dict[str, Any] | None = None) -> str:
+        """For example "reached", and whether the spread holds the limit too."""
+        reached = value >= self.limit if self.least else value <= self.limit
         unsure = spread is not None and spread["p10"] <= self.limit <= spread["p90"]
-        noise = ", within the noise" if unsure else ""
-        return f"at {word} {limit}: {'reached' if reached else 'missed'}{noise}"
+        return ("reached" if reached else "missed") + (", within the noise" if unsure else "")
 
 
 # (case, field): "ratio" is that of seconds, the alternative's over jdiff's.
@@ -51,18 +53,12 @@ ASKED = {
 }
 
 
-def of(
-    result: dict[str, Any],
-    row: dict[str, Any],
-    field: str,
-    value: float | None,
-    spread: dict[str, Any] | None = None,
-) -> str:
-    """What was asked of this value of a row, and whether it was reached; "" if nothing was."""
+def of(result: dict[str, Any], row: dict[str, Any], field: str) -> Asked | None:
+    """What was asked of this value of a row; None if nothing was."""
     asked = ASKED.get((row["case"], field))
-    if asked is None or value is None or result["size"] == "smoke":
-        return ""
+    if asked is None or row.get(field) is None or result["size"] == "smoke":
+        return None
     two_cores = result["size"] == "cpu" and ", 2 cores)" in result["device"]
     if any((result.get("settings") or {}).values()) or not (two_cores or asked.on_any_device):
-        return ""
-    return asked.said(value, spread)
+        return None
+    return asked

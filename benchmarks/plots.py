@@ -114,7 +114,8 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     points = [(row["memorized_fraction"]["mean"], row["realism"]["mean"]) for row in rows]
     away = lambda a, b: math.hypot(*((p - q) / s for p, q, s in zip(a, b, _STEP, strict=True)))
-    for number, (row, at) in enumerate(zip(rows, places(points, top), strict=True), 1):
+    bars = [place for row in rows for place in _along_bars(row)]
+    for number, (row, at) in enumerate(zip(rows, places(points, top, bars), strict=True), 1):
         point = points[number - 1]
         # A line where the number could be read as another point's.
         if away(at, point) > 1.5 or away(at, point) > min(away(at, other) for other in points):
@@ -142,15 +143,32 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def places(points: list[tuple[float, float]], top: float) -> list[tuple[float, float]]:
-    """Where the points' numbers stand: each as near as it can beside points and other numbers."""
+def _along_bars(row: dict[str, Any]) -> list[tuple[float, float]]:
+    """Places on a point's bars, so close that no number fits between them."""
+    x, y = row["memorized_fraction"], row["realism"]
+    along = lambda bar, step: [
+        bar["low"] + (bar["high"] - bar["low"]) * i / n
+        for n in (max(1, math.ceil((bar["high"] - bar["low"]) / step)),)
+        for i in range(n + 1)
+    ]
+    return [
+        *((at, y["mean"]) for at in along(x, _STEP[0])),
+        *((x["mean"], at) for at in along(y, _STEP[1])),
+    ]
+
+
+def places(
+    points: list[tuple[float, float]], top: float, bars: list[tuple[float, float]] | None = None
+) -> list[tuple[float, float]]:
+    """Where the points' numbers stand: each as near as it can beside points, bars and numbers."""
     (dx, dy), reach = _STEP, range(-30, 31)
     # To the right first, then above, below and to the left.
     cells = sorted(
         ((i, j) for i in reach for j in reach if (i, j) != (0, 0)),
         key=lambda cell: (math.hypot(*cell), -cell[0], -cell[1]),
     )
-    taken: list[tuple[float, float]] = list(points)
+    taken = [*points, *(bars or [])]
+    drawn_before = len(taken)
     for x, y in points:
         around = ((x + i * dx, y + j * dy) for i, j in cells)
         inside = (
@@ -159,7 +177,7 @@ def places(points: list[tuple[float, float]], top: float) -> list[tuple[float, f
         free = lambda p, q: all(abs(p - a) >= 0.99 * dx or abs(q - b) >= 0.99 * dy
                                 for a, b in taken)  # fmt: skip
         taken.append(next(((p, q) for p, q in inside if free(p, q)), (x, y)))
-    return taken[len(points) :]
+    return taken[drawn_before:]
 
 
 def _key(figure: Any, at: Any, left: float, head: str, rows: list[dict[str, Any]], n: int) -> None:

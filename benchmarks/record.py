@@ -60,11 +60,27 @@ def keep_to_cores() -> None:
         os.sched_setaffinity(0, allowed[: cores()])
 
 
+def short(told: str) -> str:
+    """A `device` in few words: without its number if that is 1, and without trade marks.
+
+    Example:
+      >>> short("1 x x86_64 CPU (Intel(R) Xeon(R) Processor, 2 cores)")
+      'Intel Xeon, 2 cores'
+    """
+    count, kind = told.split(" x ", 1)
+    cpu = re.fullmatch(r"(\S*) ?CPU \((.*), (\d+ cores)\)", kind)
+    if cpu:
+        machine, model, number = cpu.groups()
+        model = re.sub(r"\((R|TM)\)|\bProcessor\b|\bCPU\b|@.*", "", model)
+        model = " ".join(model.split())
+        kind = f"{model if model not in ('', 'unknown') else f'{machine} CPU'}, {number}"
+    return kind if count == "1" else f"{count} x {kind}"
+
+
 def path(suite: str, size: str, folder: Path = RESULTS) -> Path:
     """Where a suite's results on this device go: FOLDER/DEVICE-SUITE-SIZE.json."""
-    kind = jax.devices()[0].device_kind
-    kind = f"{kind}-{cores()}-cores" if kind == "cpu" else kind
-    name = f"{jax.device_count()}-{kind}-{suite}-{size}"
+    count = jax.device_count()
+    name = f"{count} {short(device()).removeprefix(f'{count} x ')} {suite} {size}"
     return folder / (re.sub(r"[^a-z0-9_]+", "-", name.lower()) + ".json")
 
 

@@ -5,10 +5,11 @@ stands between the marks in README.md; a test fails when that part is not what t
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, record, tables
+from benchmarks import asked, plots, record, tables
 
 BEGIN = "<!-- made by `python -m benchmarks report`, from here -->"
 END = "<!-- to here -->"
@@ -72,29 +73,68 @@ def part(found: list[dict[str, Any]]) -> str:
                       f"{figure(result, data)})", ""]  # fmt: skip
             lines += [f"{title}: {about} (`{result['command']}`).", ""]
     rows = [(result, row) for result in found for row in result["rows"] if row["status"] == "ok"]
-    said = [
-        [*tables.beside(result, row, ratio), tables.work(result, row), _short(result)]
-        for result, row in rows
-        for ratio in tables.ratios(row)
-    ]
-    table = ("", [*tables.BESIDE, "work of the alternative, over jdiff's", "where"], said)
+    devices = list(dict.fromkeys(record.short(result["device"]) for result in found))
     lines += [
-        "The alternative's seconds over jdiff's: above 1 jdiff is the faster. *Asked* is what this "
-        "project asked of itself, of a machine with two cores (of the loop and of accuracies on "
-        "any device), and whether the median reached it.",
-        *("", tables.markdown(table), ""),
+        "The alternative's seconds over jdiff's, median (p10 - p90): above 1 jdiff is the faster. "
+        "*Asked* is what this project asked of itself, of a machine with two cores (of the loop "
+        "and of accuracies on any device), and the median reached it or missed it.",
+        *("", _by_device([cell for pair in rows for cell in _ratios(*pair)], devices), ""),
     ]
-    said = [
-        [*line, _short(result)]
-        for result, row in rows
-        for line in tables.others(result, row)
-        if line[-1]
-    ]
-    if said:
-        table = ("", [*tables.OTHERS, "where"], said)
-        lines += ["What else was asked for:", "", tables.markdown(table), ""]
+    others = [cell for pair in rows for cell in _others(*pair)]
+    if others:
+        lines += ["What else was asked for:", "", _by_device(others, devices), ""]
     lines.append("All tables, with device, versions and commands: `benchmarks/results/README.md`.")
     return "\n".join(lines)
+
+
+# A line of a table and one of its columns: what, asked, work of the alternative; device, value.
+_Cell = tuple[tuple[str, str, str], str, str]
+
+
+def _ratios(result: dict[str, Any], row: dict[str, Any]) -> Iterator[_Cell]:
+    # Packages beside measures have no accelerator.
+    on_host = result["suite"] == "metrics" and "CPU" not in result["device"]
+    for ratio in tables.ratios(row):
+        wanted = asked.of(result, row, "ratio")
+        said = tables.spell_median(ratio) + (": the other on the host's CPU" if on_host else "")
+        if wanted is not None:
+            said += f": {wanted.answer(ratio['p50'], ratio)}"
+        of = "" if ratio["of"].endswith(" / jdiff") else f", {ratio['of']}"
+        what = f"{tables.name(row)}{of}"
+        yield (what, _asked(row, "ratio"), tables.work(row)), record.short(result["device"]), said
+
+
+def _others(result: dict[str, Any], row: dict[str, Any]) -> Iterator[_Cell]:
+    """What was asked for and is no ratio."""
+    for what, value, wanted in tables.others(result, row):
+        if wanted:
+            limit, answer = wanted.split(": ")
+            yield (what, limit, ""), record.short(result["device"]), f"{value}: {answer}"
+
+
+def _asked(row: dict[str, Any], field: str) -> str:
+    """Told of a row's name, whatever the device."""
+    return str(asked.ASKED.get((row["case"], field), ""))
+
+
+def _by_device(cells: list[_Cell], devices: list[str]) -> str:
+    """A line for all that is measured on any device, a column a device; without empty columns."""
+    devices = [one for one in devices if any(device == one for _, device, _ in cells)]
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    for line, device, said in cells:
+        lines.setdefault(line, {})[device] = said
+    worked = any(work not in ("", tables.DASH) for _, _, work in lines)
+    head = [
+        "what",
+        "asked",
+        *devices,
+        *(["parameters and FLOPs of the alternative"] if worked else []),
+    ]
+    body = [
+        [what, limit, *(told.get(one, "") for one in devices), *([work] if worked else [])]
+        for (what, limit, work), told in lines.items()
+    ]
+    return tables.markdown(("", head, body))
 
 
 def caption(result: dict[str, Any], data: str, rows: list[dict[str, Any]]) -> tuple[str, str]:
@@ -108,7 +148,7 @@ def caption(result: dict[str, Any], data: str, rows: list[dict[str, Any]]) -> tu
         f"{sizes} training images; {budget}, of {first['batch']} images each step{rate}; "
         f"{first['solver']}, {first['sigmas']}"
     )
-    return f"{data}, on {_short(result)}", about
+    return f"{data}, on {record.short(result['device'])}", about
 
 
 def text(result: dict[str, Any]) -> str:
@@ -118,7 +158,7 @@ def text(result: dict[str, Any]) -> str:
 
 def figure(result: dict[str, Any], data: str) -> str:
     """The name of a frontier's figure."""
-    words = f"frontier {data} {_short(result)} {result['size']}"
+    words = f"frontier {data} {record.short(result['device'])} {result['size']}"
     return re.sub(r"[^a-z0-9_]+", "-", words.lower()) + ".png"
 
 
@@ -134,7 +174,8 @@ def page(found: list[dict[str, Any]]) -> str:
     for result in found:
         versions = ", ".join(f"{n} {v}" for n, v in result["versions"].items())
         lines += [
-            *("", f"## {result['suite']}, size {result['size']}, {_short(result)}", ""),
+            *("", f"## {result['suite']}, size {result['size']}, {record.short(result['device'])}"),
+            "",
             f"{result['device']}; {versions}"
             + (f"; {result['flags']}" if result["flags"] else "")
             + f"; commit {result['commit']}, {result['date']}.",
@@ -156,11 +197,3 @@ def frontiers(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
         if row["status"] == "ok" and row.get("realism") and row.get("memorized_fraction"):
             found.setdefault(row["data"], []).append(row)
     return list(found.items())
-
-
-def _short(result: dict[str, Any]) -> str:
-    """The device in a word or two."""
-    count, device = result["device"].split(" x ", 1)
-    if "CPU" in device:
-        device = f"CPU, {device.rsplit(', ', 1)[-1].rstrip(')')}"
-    return device if count == "1" else f"{count} x {device}"

@@ -83,11 +83,16 @@ def spell(value: float | None, digits: int = 3) -> str:
 
 def spell_spread(spread: dict[str, Any]) -> str:
     """p50 (p10 - p90), and a word where the noise is large."""
-    word = {True: ", noisy", None: ", too few to tell noise"}.get(spread.get("noisy"), "")
-    return (
-        f"{spell(spread['p50'])} ({spell(spread['p10'])} - {spell(spread['p90'])}, "
-        f"{spread['rounds']} rounds{word})"
-    )
+    return f"{spell_median(spread)[:-1]}, {spread['rounds']} rounds{_noise(spread)})"
+
+
+def spell_median(spread: dict[str, Any]) -> str:
+    """p50 (p10 - p90)."""
+    return f"{spell(spread['p50'])} ({spell(spread['p10'])} - {spell(spread['p90'])})"
+
+
+def _noise(spread: dict[str, Any]) -> str:
+    return {True: ", noisy", None: ", too few to tell noise"}.get(spread.get("noisy"), "")
 
 
 def spell_range(found: dict[str, float] | None) -> str:
@@ -206,18 +211,22 @@ BESIDE = ["what", "ratio of seconds", "median (p10 - p90)", "asked"]
 
 def beside(result: dict[str, Any], row: dict[str, Any], ratio: dict[str, Any]) -> list[str]:
     """A line of a table of ratios."""
-    wanted = asked.of(result, row, "ratio", ratio["p50"], spread=ratio)
-    return [name(row), ratio["of"], spell_spread(ratio), wanted]
+    return [name(row), ratio["of"], spell_spread(ratio), wanted(result, row, "ratio", ratio)]
 
 
-def work(result: dict[str, Any], row: dict[str, Any]) -> str:
-    """The other's parameters and FLOPs an image, each with how many times jdiff's they are.
+def wanted(
+    result: dict[str, Any], row: dict[str, Any], field: str, spread: dict[str, Any] | None = None
+) -> str:
+    """What was asked of a value, and whether it was reached: "at least 2: reached", or ""."""
+    found = asked.of(result, row, field)
+    if found is None:
+        return ""
+    return f"{found}: {found.answer(row[field] if spread is None else spread['p50'], spread)}"
 
-    Of measures, which have neither, where the other ran if jdiff had an accelerator.
-    """
+
+def work(row: dict[str, Any]) -> str:
+    """The other's parameters and FLOPs an image, each with how many times jdiff's they are."""
     said = []
-    if result["suite"] == "metrics" and "CPU" not in result["device"]:
-        said.append("on the host's CPU")
     for key, word in (("num_params", "parameters"), ("flops_per_image", "FLOPs")):
         mine, other = row.get(key), row.get(f"peer_{key}")
         if mine is not None and other is not None:
@@ -252,9 +261,7 @@ OTHERS = ["what", "measured", "asked"]
 
 def others(result: dict[str, Any], row: dict[str, Any]) -> list[list[str]]:
     """A row's numbers that no other table has: what, how much, and what was asked."""
-    line = lambda what, key: [
-        f"{name(row)}, {what}", spell(row[key]), asked.of(result, row, key, row[key])
-    ]  # fmt: skip
+    line = lambda what, key: [f"{name(row)}, {what}", spell(row[key]), wanted(result, row, key)]
     found = [line(what, key) for key, what in _OTHER.items() if key in row]
     if row.get("not_taken"):
         said = "; ".join(f"{measure}: {why}" for measure, why in row["not_taken"].items())

@@ -108,6 +108,21 @@ def test_cores_are_no_more_than_a_quota_is_worth(quota, cores, monkeypatch):
     assert record.cores() == cores
 
 
+@pytest.mark.parametrize(
+    ("told", "short"),
+    [
+        ("1 x x86_64 CPU (Intel(R) Xeon(R) Processor, 2 cores)", "Intel Xeon, 2 cores"),
+        ("1 x x86_64 CPU (Intel(R) Core(TM) i7 CPU @ 2.8GHz, 8 cores)", "Intel Core i7, 8 cores"),
+        ("8 x x86_64 CPU (AMD EPYC, 2 cores)", "8 x AMD EPYC, 2 cores"),
+        ("1 x aarch64 CPU (unknown, 4 cores)", "aarch64 CPU, 4 cores"),
+        ("1 x NVIDIA H200", "NVIDIA H200"),
+        ("4 x TPU v4", "4 x TPU v4"),
+    ],
+)
+def test_devices_have_short_names(told, short):
+    assert record.short(told) == short
+
+
 def test_flags_hold_what_sets_threads_and_allocators(monkeypatch):
     for name in record._FLAGS:
         monkeypatch.delenv(name, raising=False)

@@ -83,9 +83,9 @@ def test_the_page_the_figure_and_readmes_part(training, frontier, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "stale" not in text
-    assert "diffusers_unet / jdiff" in text
+    assert "diffusers_unet default, train" in text
     figures = [path for path in made if path.suffix == ".png"]
-    assert [path.name for path in figures] == ["frontier-digits-cpu-2-cores-cpu.png"]
+    assert [path.name for path in figures] == ["frontier-digits-imagined-2-cores-cpu.png"]
     assert figures[0].read_bytes().startswith(b"\x89PNG")
     assert f"benchmarks/results/{figures[0].name}" in text
     # It carries what it was drawn from, so that an old one is noticed.
@@ -302,9 +302,15 @@ def test_where_peers_of_measures_ran_is_said():
         "ratio": ratio(1.0, 1.0, 1.0) | {"of": "prdc package / jdiff"},
     }
     on_cpu = result("metrics", [row])
-    assert "on the host's CPU" not in report.part([on_cpu])
-    on_gpu = report.part([on_cpu | {"device": "1 x NVIDIA H200"}])
-    assert "| on the host's CPU | NVIDIA H200 |" in on_gpu
+    on_gpu = on_cpu | {"device": "1 x NVIDIA H200"}
+    # One line, a column a device; of the GPU nothing was asked.
+    line = (
+        "| prdc | at least 2 | 1 (1 - 1): missed, within the noise | "
+        "1 (1 - 1): the other on the host's CPU |"
+    )
+    on_cpu["rows"][0]["ratio"] = ratio(1.0, 1.0, 2.0) | {"of": "prdc package / jdiff"}
+    on_gpu["rows"] = [on_gpu["rows"][0] | {"ratio": row["ratio"]}]
+    assert line.replace("1 (1 - 1): m", "1 (1 - 2): m") in report.part([on_cpu, on_gpu])
 
 
 def test_how_fast_the_machine_was_is_said():
@@ -319,31 +325,38 @@ def test_what_was_asked_stands_beside_it(training):
     """In README too: of size cpu on a CPU, the loop's cost on any device."""
     row = training["rows"][0]
     (line,) = (line for line in report.part([training]).splitlines() if "diffusers_unet" in line)
-    assert "at least 1: reached" in line
-    assert "1.2 k parameters (1.20 x), 3 M FLOPs (1.50 x)" in line
-    assert asked.of(training, row, "ratio", 0.99) == "at least 1: missed"
-    assert asked.of(training | {"size": "smoke"}, row, "ratio", 0.99) == ""
-    assert asked.of(training | {"device": "1 x NVIDIA H200"}, row, "ratio", 0.99) == ""
-    assert asked.of(training, {"case": "frechet"}, "ratio", 2.0) == ""
+    assert line == (
+        "| diffusers_unet default, train | at least 1 | 2 (1.8 - 2.2): reached | "
+        "1.2 k parameters (1.20 x), 3 M FLOPs (1.50 x) |"
+    )
+    assert "at least 1: reached" in report.text(training)
+    found = asked.of(training, row, "ratio")
+    assert found is not None
+    assert found.answer(0.99) == "missed"
+    assert asked.of(training | {"size": "smoke"}, row, "ratio") is None
+    assert asked.of(training | {"device": "1 x NVIDIA H200"}, row, "ratio") is None
+    assert asked.of(training, {"case": "frechet", "ratio": {}}, "ratio") is None
+    assert asked.of(training, {"case": row["case"]}, "ratio") is None
     # Nothing was asked of other machines' cores, nor of settings of one's own.
     many = training["device"].replace(", 2 cores)", ", 64 cores)")
     assert many != training["device"]
-    assert asked.of(training | {"device": many}, row, "ratio", 0.99) == ""
-    assert asked.of(training | {"settings": {"data": "digits"}}, row, "ratio", 0.99) == ""
-    loop = {"case": "bare step over loop"}
-    accelerator = {"size": "accelerator", "device": "1 x NVIDIA H200"}
+    assert asked.of(training | {"device": many}, row, "ratio") is None
+    assert asked.of(training | {"settings": {"data": "digits"}}, row, "ratio") is None
+    loop = {"case": "bare step over loop", "ratio": {}}
+    found = asked.of({"size": "accelerator", "device": "1 x NVIDIA H200"}, loop, "ratio")
+    assert str(found) == "at least 0.952"
+    assert found is not None
     # 1.05 times the bare step is what was asked for, 1.06 times is not.
-    assert asked.of(accelerator, loop, "ratio", 1 / 1.049) == "at least 0.952: reached"
-    assert asked.of(accelerator, loop, "ratio", 1 / 1.06) == "at least 0.952: missed"
-    around = {"p10": 0.94, "p90": 0.96}
-    said = asked.of(accelerator, loop, "ratio", 0.95, spread=around)
-    assert said == "at least 0.952: missed, within the noise"
+    assert found.answer(1 / 1.049) == "reached"
+    assert found.answer(1 / 1.06) == "missed"
+    assert found.answer(0.95, {"p10": 0.94, "p90": 0.96}) == "missed, within the noise"
     measures = {
         **{"case": "all measures", "all_seconds": 61.0},
         "not_taken": {"agreements": "it needs a noise"},
     }
     found = result("metrics", [measures])
-    assert "| 61 | at most 60: missed | CPU, 2 cores |" in report.part([found])
+    line = next(line for line in report.part([found]).splitlines() if "61" in line)
+    assert line.endswith("one run | at most 60 | 61: missed |")
     assert "agreements: it needs a noise" in report.text(found)
 
 
