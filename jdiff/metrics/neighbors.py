@@ -4,7 +4,8 @@ The device lists, for each query, the references with the smallest lower bounds 
 distance (shortlist.py). What the bounds cannot rule out is measured again, as float64 differences;
 where a list proves too short a longer one is made. So the answer is that of a float64 brute force,
 whatever the blocks and the devices, and nothing of size queries x references is held. The
-references are divided over the devices of this process; their lists are merged there.
+references are divided over the devices of this process; their lists are merged there. A single CPU
+searches them part by part, so that it holds no second copy of them.
 
 Cosines go the same way: between directions q/|q| and r/|r| the squared distance is 2 - 2 cos.
 """
@@ -14,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +25,9 @@ from jdiff.metrics import inputs, shortlist
 QUERIES = 1024  # at a time
 SPARE = 32  # candidates kept beyond those asked for; among near twins up to 19 were needed
 WIDEN = 8  # longer lists are rare and each length is compiled: few, large steps up to all
+# Bytes of a part of the references, where a CPU searches them part by part. The C library keeps as
+# much when it is freed: a copy of all of them would cost more in page faults than in bandwidth.
+PART = 24 * 2**20
 # Directions rounded to float32 move by at most 2^-24 each, squared distances up to 4 by 2^-21.
 DIRECTIONS = 2.0**-20
 
@@ -288,10 +293,25 @@ class _Search:
         # Rows that fill the last devices' parts are not allowed, whatever else they say.
         place = lambda array: parallel.split_rows(array, filled, 0, self.mesh)
 
-        rows, centre = place(listed), jnp.asarray(self.centre)
-        squares = shortlist.squares(rows, centre, self.block, self.convert, self.mesh)
-        self.norms = np.sqrt(np.asarray(squares, np.float64)[:num])
-        self.device = (rows, squares, place(allowed), place(offsets_f32), centre)
+        centre = self.on_device = jnp.asarray(self.centre)
+        self.device: tuple[jax.Array, ...] | None = None
+        of_part = self.block * max(1, PART // (self.block * listed[0].nbytes))
+        if self.mesh is None and jax.default_backend() == "cpu" and of_part < num:
+            # The last part ends at the last row and overlaps its neighbour: one shape for all.
+            self.parts = [(min(new, num - of_part), new) for new in range(0, num, of_part)]
+            self.of_part, self.listed, self.offsets_f32 = of_part, listed, offsets_f32
+            found = np.empty(num, np.float32)
+            for start, new in self.parts:
+                rows = jax.device_put(listed[start : start + of_part])
+                part = shortlist.squares(rows, centre, self.block, self.convert)
+                found[new : start + of_part] = np.asarray(part)[new - start :]
+            self.squares = found
+        else:
+            rows = place(listed)
+            squares = shortlist.squares(rows, centre, self.block, self.convert, self.mesh)
+            self.device = (rows, squares, place(allowed), place(offsets_f32))
+            self.squares = np.asarray(squares)[:num]
+        self.norms = np.sqrt(self.squares, dtype=np.float64)
 
     def run(
         self, queries: np.ndarray, width: int, settle: Callable, *, exclude_self: bool = False
@@ -338,6 +358,18 @@ class _Search:
             exact = functools.partial(self._exact, points[ids], indices)
             yield ids, _Found(lower, upper, np.zeros((len(ids), 1)), indices, True, exact)
 
+    def _parts(self) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
+        """The number of its first row, and rows, squares, allowed and offsets, of each part."""
+        if self.device is not None:
+            yield 0, self.device
+            return
+        for start, new in self.parts:
+            part = slice(start, start + self.of_part)
+            allowed = self.allowed[part].copy()
+            allowed[: new - start] = False
+            arrays = (self.listed[part], self.squares[part], allowed, self.offsets_f32[part])
+            yield start, tuple(map(jax.device_put, arrays))
+
     def _from_device(self, points: np.ndarray, own: np.ndarray, width: int, pad: int) -> _Found:
         exact = functools.partial(self._exact, points)
         points = _directions(points) if self.cosine else points
@@ -348,18 +380,32 @@ class _Search:
         # A sum that overflows float32 makes a bound that is not finite: nothing is settled by it,
         # and the query is measured against everything in float64.
         with np.errstate(over="ignore", invalid="ignore"):
-            lower, indices = shortlist.shortlist(
+            asked = (
                 jnp.asarray(np.pad(points, ((0, fill), (0, 0)))),
                 jnp.asarray(np.pad(a_norms[:, 0].astype(np.float32), (0, fill))),
                 jnp.asarray(np.pad(own, (0, fill), constant_values=-1), jnp.int32),
-                *self.device,
-                width=width,
-                block=self.block,
-                images=self.convert,
-                mesh=self.mesh,
             )
-            lower = np.asarray(lower, np.float64)[: len(points)]
-            indices = np.asarray(indices)[: len(points)].astype(int)
+            found = None
+            if self.device is None:  # empty lists, as the parts' are: one compilation
+                shape = (pad, width)
+                found = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+            for first, part in self._parts():
+                before = found
+                found = shortlist.shortlist(
+                    *asked,
+                    *part,
+                    self.on_device,
+                    before=before,
+                    first=first,
+                    width=width,
+                    block=self.block,
+                    images=self.convert,
+                    mesh=self.mesh,
+                )
+                jax.block_until_ready(before)  # two parts lie in memory at a time
+            assert found is not None
+            lower = np.asarray(found[0], np.float64)[: len(points)]
+            indices = np.asarray(found[1])[: len(points)].astype(int)
             # Where lists end in inf they may name rows that only fill a device's part.
             indices = np.minimum(indices, len(self.rows) - 1)
             rounding = shortlist.rounding(

@@ -78,6 +78,8 @@ def shortlist(
     allowed: jax.Array,
     offsets: jax.Array,
     centre: jax.Array,
+    before: tuple[jax.Array, jax.Array] | None = None,
+    first: Any = 0,
     *,
     width: int,
     block: int,
@@ -97,7 +99,9 @@ def shortlist(
       allowed: bool [N].
       offsets: [N], added to the squared distances.
       centre: [D].
-      width: how many are kept, at most N.
+      before: the lists of references that were searched before, which go on; only without a mesh.
+      first: the number of the first of these references in all.
+      width: how many are kept, at most N without `before`.
       block: references a step, at most those of one device.
       images: whether references are converted to [0, 1].
       mesh: the devices that references, squares, allowed and offsets are divided over, N a multiple
@@ -109,7 +113,8 @@ def shortlist(
     """
     each = functools.partial(_shortlist, width=width, block=block, images=images)
     if mesh is None:
-        return each(queries, a_norms, own, references, squares, allowed, offsets, centre)
+        given = (references, squares, allowed, offsets, centre, before, first)
+        return each(queries, a_norms, own - first, *given)
     in_specs = (*[parallel.WHOLE] * 3, *[parallel.SPLIT] * 4, parallel.WHOLE)
     merged = functools.partial(_merged, width=width, block=block, images=images)
     return parallel.map_shards(merged, mesh, in_specs)(
@@ -148,6 +153,8 @@ def _shortlist(
     allowed: jax.Array,
     offsets: jax.Array,
     centre: jax.Array,
+    before: tuple[jax.Array, jax.Array] | None = None,
+    first: Any = 0,
     *,
     width: int,
     block: int,
@@ -172,8 +179,8 @@ def _shortlist(
         values = jnp.concatenate([best[0], jnp.where(usable, value, jnp.inf)], axis=1)
         smallest, at = jax.lax.top_k(-values, width)
         old = jnp.take_along_axis(best[1], jnp.minimum(at, width - 1), axis=1)
-        return (-smallest, jnp.where(at < width, old, start + at - width)), None
+        return (-smallest, jnp.where(at < width, old, first + start + at - width)), None
 
     shape = (len(queries), width)
     empty = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-    return jax.lax.scan(step, empty, _places(num, block))[0]
+    return jax.lax.scan(step, empty if before is None else before, _places(num, block))[0]

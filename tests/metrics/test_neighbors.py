@@ -106,6 +106,32 @@ def test_block_size_does_not_matter(calls, rng):
     assert [call["lengths"] for call in calls] == [[16], [4], [1], [1]]
 
 
+def test_parts_do_not_matter(calls, rng, monkeypatch):
+    """On a CPU many references are searched part by part; the last overlaps its neighbour."""
+    queries, references = twins(rng)
+    pixels = rng.integers(0, 256, (450, 3, 3, 1), dtype=np.uint8)
+    radii, among = rng.uniform(0, 2, len(references)), np.arange(0, len(references), 3)
+
+    def all_ways() -> list:
+        return [
+            *nearest(queries, references, 4, block_size=70),
+            *nearest(references, references, 3, exclude_self=True, block_size=70),
+            *nearest(queries, references, 4, among=among, block_size=70),
+            *nearest(pixels[:9], np.concatenate([pixels, pixels]), 2, block_size=100),
+            *nearest_cosine(queries, references, 4, block_size=70),
+            inside_balls(queries, references, radii, block_size=70),
+        ]
+
+    whole = all_ways()
+    in_one = len(calls)
+    monkeypatch.setattr(neighbors, "PART", 1)  # a block a part
+    for expected, found in zip(whole, all_ways(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # The varied thing really varied: 1,000 references are 15 parts of 70.
+    if neighbors.parallel.row_devices() is None and jax.default_backend() == "cpu":
+        assert len(calls) - in_one > 5 * in_one
+
+
 def test_order_does_not_matter(rng):
     queries, references = images(rng)
     found = nearest(queries, references, 4)
