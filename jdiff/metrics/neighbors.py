@@ -389,11 +389,14 @@ class _Search:
             if self.device is None:  # empty lists, as the parts' are: one compilation
                 shape = (pad, width)
                 found = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-            for first, part in self._parts():
+            for first, (rows, squares, allowed, offsets) in self._parts():
                 before = found
                 found = shortlist.shortlist(
                     *asked,
-                    *part,
+                    rows,
+                    squares,
+                    allowed,
+                    offsets,
                     self.on_device,
                     before=before,
                     first=first,

@@ -113,8 +113,8 @@ def shortlist(
     """
     each = functools.partial(_shortlist, width=width, block=block, images=images)
     if mesh is None:
-        given = (references, squares, allowed, offsets, centre, before, first)
-        return each(queries, a_norms, own - first, *given)
+        given = (references, squares, allowed, offsets, centre)
+        return each(queries, a_norms, own - first, *given, before=before, first=first)
     in_specs = (*[parallel.WHOLE] * 3, *[parallel.SPLIT] * 4, parallel.WHOLE)
     merged = functools.partial(_merged, width=width, block=block, images=images)
     return parallel.map_shards(merged, mesh, in_specs)(
@@ -153,12 +153,12 @@ def _shortlist(
     allowed: jax.Array,
     offsets: jax.Array,
     centre: jax.Array,
-    before: tuple[jax.Array, jax.Array] | None = None,
-    first: Any = 0,
     *,
     width: int,
     block: int,
     images: bool,
+    before: tuple[jax.Array, jax.Array] | None = None,
+    first: Any = 0,
 ) -> tuple[jax.Array, jax.Array]:
     num, dim = references.shape
     a = queries - centre[None]
