@@ -48,9 +48,10 @@ _ALONE = {
 }
 # What says how much work a row is.
 _WORK = (
-    *("architecture", "image_shape", "batch", "num_params", "flops_per_image", "num_samples"),
-    *("solver", "nfe", "sigma", "sigmas", "budget", "schedule", "num_train", "images", "samples"),
-    *("queries", "references", "points", "dim", "k", "num_features", "levels", "measures"),
+    *("architecture", "image_shape", "batch", "num_params", "num_samples", "samples", "solver"),
+    *("nfe", "sigma", "sigmas", "budget", "schedule", "num_train", "images", "queries"),
+    *("references", "points", "dim", "k", "num_features", "levels", "measures"),
+    *("peer_num_params", "peer_flops_per_image"),
 )
 # What a frontier finds, as ranges over training seeds.
 _FOUND = ("memorized_fraction", "novelty", "realism", "frechet_distance")
@@ -147,7 +148,9 @@ def _machine(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _other_work(row: dict[str, Any], after: dict[str, Any]) -> str:
     """What differs of the work of two rows of one name; "" if nothing does."""
-    both = [name for name in _WORK if name in row and name in after and row[name] != after[name]]
+    # A budget of seconds buys more steps of what became faster.
+    names = _WORK if "budget" in row else (*_WORK, "steps")
+    both = [name for name in names if name in row and name in after and row[name] != after[name]]
     return ", ".join(f"{name} {row[name]} -> {after[name]}" for name in both)
 
 

@@ -17,7 +17,7 @@ _PRODUCTS = 4  # a call, so that a call is much longer than its start
 _CPU_SIDES, _ACCELERATOR_SIDES, _SMOKE_SIDES = (512, 1024, 2048), (4096, 8192), (256,)
 
 
-_peaks: dict[str, dict[str, float]] = {}  # by size, of this process
+_peaks: dict[str, dict[str, float]] = {}  # by size, of this suite
 
 
 def matmul_peak(size: str) -> dict[str, float]:
@@ -26,16 +26,18 @@ def matmul_peak(size: str) -> dict[str, float]:
     On GPUs and TPUs that of float32 operands is less than float32 (tf32, bf16 passes), as in the
     networks that are held against it; on CPUs bfloat16 may well be the slower. The best of seven
     calls of four products each, after a warm one, of matrices of several sides, which the backend
-    decides on. Measured once a process, and not by one that goes on where another was killed.
+    decides on. Measured once a suite, and not again where a killed one goes on.
     """
     if size not in _peaks:
         _peaks[size] = _measured_peak(size)
     return _peaks[size]
 
 
-def keep_peak(size: str, peak: dict[str, float]) -> None:
-    """What an earlier process of the same run measured: all its shares are of one peak."""
-    _peaks[size] = peak
+def start_peak(size: str, peak: dict[str, float] | None) -> None:
+    """A suite starts, of whose peak an earlier, killed process has measured this, or nothing."""
+    _peaks.pop(size, None)
+    if peak is not None:
+        _peaks[size] = peak
 
 
 def _measured_peak(size: str) -> dict[str, float]:

@@ -73,7 +73,7 @@ def part(found: list[dict[str, Any]]) -> str:
                       f"{figure(result, data)})", ""]  # fmt: skip
             lines += [f"{title}: {about} (`{result['command']}`).", ""]
     rows = [(result, row) for result in found for row in result["rows"] if row["status"] == "ok"]
-    devices = list(dict.fromkeys(record.short(result["device"]) for result in found))
+    devices = list(dict.fromkeys(_column(result) for result in found))
     lines += [
         "The alternative's seconds over jdiff's, median (p10 - p90): above 1 jdiff is the faster. "
         "*Asked* is what this project asked of itself, of a machine with two cores (of the loop "
@@ -101,7 +101,7 @@ def _ratios(result: dict[str, Any], row: dict[str, Any]) -> Iterator[_Cell]:
             said += f": {wanted.answer(ratio['p50'], ratio)}"
         of = "" if ratio["of"].endswith(" / jdiff") else f", {ratio['of']}"
         what = f"{tables.name(row)}{of}"
-        yield (what, _asked(row, "ratio"), tables.work(row)), record.short(result["device"]), said
+        yield (what, _asked(row, "ratio"), tables.work(row)), _column(result), said
 
 
 def _others(result: dict[str, Any], row: dict[str, Any]) -> Iterator[_Cell]:
@@ -109,7 +109,14 @@ def _others(result: dict[str, Any], row: dict[str, Any]) -> Iterator[_Cell]:
     for what, value, wanted in tables.others(result, row):
         if wanted:
             limit, answer = wanted.split(": ")
-            yield (what, limit, ""), record.short(result["device"]), f"{value}: {answer}"
+            yield (what, limit, ""), _column(result), f"{value}: {answer}"
+
+
+def _column(result: dict[str, Any]) -> str:
+    """The device, and the size where it is not the one for such a device."""
+    usual = "cpu" if "CPU" in result["device"] else "accelerator"
+    size = "" if result["size"] == usual else f", size {result['size']}"
+    return record.short(result["device"]) + size
 
 
 def _asked(row: dict[str, Any], field: str) -> str:

@@ -63,9 +63,8 @@ def run(suite: str, size: str, cases: Sequence[Case], settings: dict[str, Any], 
     mine = _kept(partial, head) if parallel.is_writer() else []
     rows = json.loads(parallel.same_text_everywhere(json.dumps(mine)))
     done = {row["case"] for row in rows}
-    for row in rows:
-        if row["case"] == PEAK:
-            hardware.keep_peak(size, row["flops_per_s"])
+    peaks = [row["flops_per_s"] for row in rows if row["case"] == PEAK]
+    hardware.start_peak(size, peaks[0] if peaks else None)
     say = parallel.teller()
     write = lambda file: parallel.on_writer(lambda: record.write(file, {**head, "rows": rows}))
     for number, case in enumerate(cases, 1):
@@ -108,6 +107,15 @@ def each(works: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], list[dict
     return found, lost
 
 
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """The row; one that cannot be kept, as of numbers that are not finite, is a failed one."""
+    try:
+        json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return {name: row[name] for name in ("part",) if name in row} | _failed(error)
+    return {"status": "ok", **row}
+
+
 def _skipped(reason: Skip) -> dict[str, Any]:
     return {"status": "skipped", "reason": without_folders(str(reason))}
 
@@ -123,8 +131,7 @@ def _made(case: Case) -> list[dict[str, Any]]:
     started = time.perf_counter()
     try:
         found = case.run()
-        rows = [{"status": "ok", **row} for row in (found if isinstance(found, list) else [found])]
-        json.dumps(rows, allow_nan=False)  # a row that cannot be kept is a failure of its case
+        rows = [_storable(row) for row in (found if isinstance(found, list) else [found])]
     except Skip as reason:
         rows = [_skipped(reason)]
     except Exception as error:

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jdiff import parallel
+
 LEAST_ROUNDS = 3
 LEAST_SECONDS = 0.05  # of a measurement: shorter work is done several times in a row
 NOISY = 1.5  # p90 / p10 beyond which a row says that it is noise as much as result
@@ -35,9 +37,13 @@ def seconds(work: Callable[[], Any], calls: int = 1) -> float:
 
 
 def steady(work: Callable[[], Any]) -> Callable[[], float]:
-    """A measurement of warm `work`: seconds a call, of as many as fill `LEAST_SECONDS`."""
+    """A measurement of warm `work`: seconds a call, of as many as fill `LEAST_SECONDS`.
+
+    As many on every host, whose work may wait for the others'.
+    """
     jax.block_until_ready(work())
     calls = max(1, math.ceil(LEAST_SECONDS / seconds(work)))
+    calls = parallel.same_everywhere(calls)
     return lambda: seconds(work, calls)
 
 

@@ -161,6 +161,7 @@ def neighbours(images: np.ndarray) -> dict[str, Any]:
     shortlist.shortlist = spy
     none = np.zeros(N)
     search = neighbors._Search(images, none == 0, none, None)
+    assert search.device is not None
     shards = search.device[0].addressable_shards
     found["rows"] = [shard.data.shape[0] for shard in shards]
     found["rows' devices"] = len({shard.device for shard in shards})

@@ -5,7 +5,7 @@ distance (shortlist.py). What the bounds cannot rule out is measured again, as f
 where a list proves too short a longer one is made. So the answer is that of a float64 brute force,
 whatever the blocks and the devices, and nothing of size queries x references is held. The
 references are divided over the devices of this process; their lists are merged there. A single CPU
-searches them part by part, so that it holds no second copy of them.
+searches them where they lie, part by part, and copies no more than two parts.
 
 Cosines go the same way: between directions q/|q| and r/|r| the squared distance is 2 - 2 cos.
 """
@@ -106,7 +106,7 @@ def nearest_cosine(
 ) -> CosineNeighbors:
     """The k references of largest cosine q.r / (|q| |r|) with each query, exactly.
 
-    The directions r/|r| are held as float32 [N, d], on the device too: of uint8 images that is
+    The directions r/|r| are held as float32 [N, d], on accelerators too: of uint8 images that is
     four times their size.
 
     Args:

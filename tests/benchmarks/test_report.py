@@ -264,6 +264,9 @@ def test_another_work_compares_with_nothing_and_flags_are_told(training):
         0,
     )
     old = training | {"flags": ""}
+    slower = copy.deepcopy(training)  # by more FLOPs: that is no excuse
+    slower["rows"][0] |= {"flops_per_image": 9_000_000, "ratio": ratio(0.9, 1.0, 1.1)}
+    assert compare.between(training, slower)[1] == 1
     lines, _ = compare.between(old, training | {"flags": "NPROC=1", "commit": "abc"})
     assert lines[:2] == [f"commit   {training['commit']} -> abc", "flags     -> NPROC=1"]
 
@@ -297,20 +300,22 @@ def test_a_skipped_row_is_named_and_is_no_regression(training):
 
 def test_where_peers_of_measures_ran_is_said():
     """Beside an accelerator they have its host's CPU."""
-    row = {
-        **{"case": "prdc", "seconds": {"prdc package": timed(1, 2, 3), "jdiff": timed(1, 2, 3)}},
-        "ratio": ratio(1.0, 1.0, 1.0) | {"of": "prdc package / jdiff"},
-    }
-    on_cpu = result("metrics", [row])
-    on_gpu = on_cpu | {"device": "1 x NVIDIA H200"}
+
+    def measured(p90: float, device: str) -> dict:
+        both = {"prdc package": timed(1, 2, 3), "jdiff": timed(1, 2, 3)}
+        of = ratio(1.0, 1.0, p90) | {"of": "prdc package / jdiff"}
+        return result("metrics", [{"case": "prdc", "seconds": both, "ratio": of}], device=device)
+
     # One line, a column a device; of the GPU nothing was asked.
+    found = [measured(2.0, "1 x CPU (imagined, 2 cores)"), measured(1.0, "1 x NVIDIA H200")]
     line = (
-        "| prdc | at least 2 | 1 (1 - 1): missed, within the noise | "
-        "1 (1 - 1): the other on the host's CPU |"
+        "| prdc | at least 2 | 1 (1 - 2): missed, within the noise | "
+        "1 (1 - 1): the other on the host's CPU"
     )
-    on_cpu["rows"][0]["ratio"] = ratio(1.0, 1.0, 2.0) | {"of": "prdc package / jdiff"}
-    on_gpu["rows"] = [on_gpu["rows"][0] | {"ratio": row["ratio"]}]
-    assert line.replace("1 (1 - 1): m", "1 (1 - 2): m") in report.part([on_cpu, on_gpu])
+    # Of size cpu, which is not the one for a GPU.
+    text = report.part(found)
+    assert line in text
+    assert "| imagined, 2 cores | NVIDIA H200, size cpu |" in text
 
 
 def test_how_fast_the_machine_was_is_said():

@@ -88,6 +88,11 @@ def test_a_row_that_cannot_be_kept_is_a_failure_of_its_case(out):
     rows = rows_of(suite.run("metrics", "smoke", cases, {}, out))
     assert [row["status"] for row in rows] == ["failed", "ok"]
     assert "JSON" in rows[0]["error"]
+    parts = [{"part": "a", "value": float("inf")}, {"part": "b", "value": 1}]
+    other = out.with_name("other.json")
+    rows = rows_of(suite.run("metrics", "smoke", [Case("parts", lambda: parts)], {}, other))
+    told = [(row["part"], row["status"]) for row in rows]
+    assert told == [("a", "failed"), ("b", "ok")]
 
 
 def test_a_part_that_fails_stops_no_other(out):
