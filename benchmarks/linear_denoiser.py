@@ -87,13 +87,12 @@ def _sampling(
 def _fits(sizes: tuple, side: int, features: int, levels: int) -> list[dict[str, Any]]:
     """Fits of several sizes. Their solves, a host's work, are the same at each."""
     make = functools.partial(_fit, side=side, features=features, levels=levels)
-    found, lost = suite.each({f"{n} images": functools.partial(make, n) for n in sizes})
-    values = {
-        "seconds": [row["fit_seconds"] for row in found.values()],
-        "peak MB": [row.get("peak_mb_beyond_data") for row in found.values()],
+    works = {f"{n} images": (n, functools.partial(make, n)) for n in sizes}
+    numbers = {
+        "seconds": lambda row: row["fit_seconds"],
+        "peak MB": lambda row: row.get("peak_mb_beyond_data"),
     }
-    fits = timing.exponents("images", [row["num_train"] for row in found.values()], values)
-    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]
+    return suite.sweep("images", works, numbers)
 
 
 def _fit(n: int, side: int, features: int, levels: int) -> dict[str, Any]:

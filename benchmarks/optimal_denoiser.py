@@ -238,10 +238,9 @@ def _size(images: np.ndarray, n: int, queries: int, rounds: int) -> dict[str, An
 
 def _swept(over: str, sizes: tuple, row: Any) -> list[dict[str, Any]]:
     """The rows of a sweep, and how seconds and memory grow with what was swept."""
-    found, lost = suite.each({f"{n} {over}": functools.partial(row, n) for n in sizes})
-    values = {
-        "seconds": [row["seconds"]["jdiff"]["p50"] for row in found.values()],
-        "peak MB": [row["peak_mb"] for row in found.values()],
+    works = {f"{n} {over}": (n, functools.partial(row, n)) for n in sizes}
+    numbers = {
+        "seconds": lambda row: row["seconds"]["jdiff"]["p50"],
+        "peak MB": lambda row: row["peak_mb"],
     }
-    fits = timing.exponents(over, [row[over] for row in found.values()], values)
-    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]
+    return suite.sweep(over, works, numbers)

@@ -58,10 +58,11 @@ def cases(size: str, options: Any) -> list[Case]:
     ready = functools.cache(  # a program is compiled once
         lambda spec, solver, nfe: _ready(spec, solver, nfe, at)
     )
-    run = lambda ways: _rows(ways, at["rounds"], hardware.matmul_peak(size))
-    whole_row = lambda spec: run({"": functools.partial(ready, spec, "ddim", nfe)})[0]
+    peak = functools.partial(hardware.matmul_peak, size)
+    run = lambda ways: _in_turns(ways, at["rounds"], peak())
+    alone = lambda spec: _alone(ready(spec, "ddim", nfe), at["rounds"], peak())
     made = [suite.peak(size)]
-    made += [Case(f"sample {spec}", functools.partial(whole_row, spec)) for spec in chosen]
+    made += [Case(f"sample {spec}", functools.partial(alone, spec)) for spec in chosen]
     whole = [spec for spec, architecture in parsed.items() if not architecture.per_level]
     if not whole:
         return made
@@ -129,22 +130,22 @@ def _ready(spec: str, solver: str, most: int, at: Any) -> _Ready:
     return _Ready(row, first, timing.steady(draw))
 
 
-def _rows(
+def _alone(way: _Ready, rounds: int, peak: dict[str, float]) -> dict[str, Any]:
+    return _row(way, [way.once() for _ in range(rounds)], peak)
+
+
+def _in_turns(
     ways: dict[str, Callable[[], _Ready]], rounds: int, peak: dict[str, float]
 ) -> list[dict[str, Any]]:
     """A row a way, measured in turns; and one of each that fails, which stops no other."""
-    if len(ways) == 1:  # its failure is the case's
-        ready, lost = {name: make() for name, make in ways.items()}, []
-    else:
-        ready, lost = suite.each(ways)
-    found = timing.in_turns({name: way.once for name, way in ready.items()}, rounds)
-    return [_row(name, ready[name], found[name], peak) for name in ready] + lost
+    ready, lost = suite.each(ways)
+    found = timing.in_turns({part: way.once for part, way in ready.items()}, rounds)
+    return [{"part": part, **_row(ready[part], found[part], peak)} for part in ready] + lost
 
 
-def _row(part: str, way: _Ready, seconds: list[float], peak: dict[str, float]) -> dict[str, Any]:
+def _row(way: _Ready, seconds: list[float], peak: dict[str, float]) -> dict[str, Any]:
     times, num = timing.spread(seconds), way.row["num_samples"]
     row: dict[str, Any] = {
-        **({"part": part} if part else {}),
         **way.row,
         **{"seconds": {"jdiff": times}, "images_per_s": timing.spread([num / t for t in seconds])},
         "evaluations_per_s": num * way.row["nfe"] / times["p50"],

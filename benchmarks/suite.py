@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import hardware, record
+from benchmarks import hardware, record, timing
 from jdiff import parallel
 
 PEAK = "matmul peak"  # the case that tells it
@@ -105,6 +105,24 @@ def each(works: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], list[dict
         except Exception as error:
             lost.append({"part": part, **_failed(error)})
     return found, lost
+
+
+def sweep(
+    over: str,
+    works: dict[str, tuple[int, Callable[[], dict[str, Any]]]],
+    numbers: dict[str, Callable[[dict[str, Any]], float | None]],
+) -> list[dict[str, Any]]:
+    """A row a size, and how numbers of the rows grow with it.
+
+    Args:
+      over: what is swept.
+      works: part -> (its size, what makes its row).
+      numbers: word -> a number of a row; see `timing.exponents`.
+    """
+    found, lost = each({part: work for part, (_, work) in works.items()})
+    values = {word: [number(row) for row in found.values()] for word, number in numbers.items()}
+    fits = timing.exponents(over, [works[part][0] for part in found], values)
+    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:

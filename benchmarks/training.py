@@ -297,20 +297,15 @@ def _of_peer(other: peers.Peer) -> dict[str, Any]:
 
 def _widths(sweep: str, widths: tuple, shape: tuple, train: Any) -> list[dict[str, Any]]:
     """One network at several widths: seconds a step against the width."""
-    sizes = {sweep.format(width): (width, (sweep.format(width), shape)) for width in widths}
-    return _swept(sizes, "width", train)
+    specs = {sweep.format(width): width for width in widths}
+    works = {spec: (width, functools.partial(train, spec, shape)) for spec, width in specs.items()}
+    return suite.sweep("width", works, _STEP)
 
 
 def _sides(spec: str, sides: tuple, channels: int, train: Any) -> list[dict[str, Any]]:
     """One network at several resolutions: seconds a step against the number of pixels."""
-    sizes = {f"{s} x {s}": (s**2, (spec, (s, s, channels))) for s in sides}
-    return _swept(sizes, f"pixels, {spec}", train)
+    works = {f"{s} x {s}": (s**2, functools.partial(train, spec, (s, s, channels))) for s in sides}
+    return suite.sweep(f"pixels, {spec}", works, _STEP)
 
 
-def _swept(sizes: dict[str, Any], over: str, train: Any) -> list[dict[str, Any]]:
-    """A row a size, {part: (size, what `train` takes)}, and how seconds a step grow with it."""
-    works = {part: functools.partial(train, *given) for part, (_, given) in sizes.items()}
-    found, lost = suite.each(works)
-    seconds = {"seconds": [row["step_seconds"] for row in found.values()]}
-    fits = timing.exponents(over, [sizes[part][0] for part in found], seconds)
-    return [*({"part": part, **row} for part, row in found.items()), *lost, *fits]
+_STEP = {"seconds": lambda row: row["step_seconds"]}
